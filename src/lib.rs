@@ -1,5 +1,10 @@
 //! logtier keeps the logs of job instances: recent ones in sharded MySQL tables, aged ones
 //! compressed in object storage, and one reader over both. `ARCHITECTURE.md` is the map.
 
+pub mod catalog;
 pub mod clock;
+pub mod db;
+pub mod hot;
+pub mod ingest;
 pub mod model;
+pub mod telemetry;

@@ -1,0 +1,199 @@
+//! The move becomes true here: parts appear and watermarks rise, in one transaction each time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::attempts::ROWS_PER_TX;
+use super::{Catalog, Lease, LeaseError, Sealed, SegmentId, sql};
+use crate::db::{Connection, Db, Error, Result, Shard};
+use crate::model::{AttemptId, LevelSet, LineRange, Millis, Timestamp};
+
+/// One attempt's entry in a segment that has been verified.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    pub shard: Shard,
+    pub id: AttemptId,
+    /// Begins at the watermark that was planned with; empty for an entry without lines.
+    pub lines: LineRange,
+    pub meta_version: i64,
+    pub raw_bytes: u64,
+    pub byte_offset: u64,
+    pub byte_length: u64,
+    pub skip: u32,
+    pub ts_range: Option<(Timestamp, Timestamp)>,
+    pub levels: LevelSet,
+    pub frames: Vec<u8>,
+    /// `None` for one that is still open or stays forever.
+    pub expires_day: Option<i64>,
+}
+
+/// What a publication did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Published {
+    pub attempts: u64,
+    pub lines: u64,
+    pub raw_bytes: u64,
+    /// Entries whose attempt was deleted, expired, or archived by another since the plan.
+    pub refused: u64,
+}
+
+impl Catalog {
+    /// Makes the object live, then publishes its entries, in id order, some a transaction.
+    ///
+    /// A crash in between leaves a live object of which only the published entries count, and
+    /// attempts that are still due: the next run archives them into another object.
+    pub async fn publish(
+        &self,
+        db: &Arc<Db>,
+        lease: &Lease,
+        segment: SegmentId,
+        sealed: Sealed,
+        mut entries: Vec<NewEntry>,
+        times: PublishTimes,
+    ) -> std::result::Result<Published, LeaseError> {
+        self.make_live(db, lease, segment, sealed, times).await?;
+        entries.sort_by_key(|entry| (entry.shard, entry.id));
+        let mut published = Published::default();
+        for some in entries.chunks(ROWS_PER_TX) {
+            let done = self.publish_some(db, lease, segment, some.to_vec(), times).await?;
+            published.attempts += done.attempts;
+            published.lines += done.lines;
+            published.raw_bytes += done.raw_bytes;
+            published.refused += done.refused;
+        }
+        Ok(published)
+    }
+
+    async fn make_live(
+        &self,
+        db: &Arc<Db>,
+        lease: &Lease,
+        segment: SegmentId,
+        sealed: Sealed,
+        times: PublishTimes,
+    ) -> std::result::Result<(), LeaseError> {
+        let (lease, db_in_tx) = (lease.clone(), Arc::clone(db));
+        db.run_tx("catalog::make_live", move |tx| {
+            let (lease, db, sealed) = (lease.clone(), Arc::clone(&db_in_tx), sealed.clone());
+            Box::pin(async move {
+                lease.assert_held(&db, tx).await?;
+                let update = sqlx::query(sql::make_live()).bind(sealed.byte_length as i64);
+                let update = update.bind(sealed.hash.to_vec()).bind(sealed.index_offset as i64);
+                let update = update.bind(sealed.frames_offset as i64).bind(times.check_at.get()).bind(segment.get());
+                match update.execute(tx).await.map_err(Error::from)?.rows_affected() {
+                    1 => Ok(()),
+                    // The sweeper was faster: the object is doomed.
+                    _ => Err(LeaseError::Lost),
+                }
+            })
+        })
+        .await
+    }
+
+    async fn publish_some(
+        &self,
+        db: &Arc<Db>,
+        lease: &Lease,
+        segment: SegmentId,
+        entries: Vec<NewEntry>,
+        times: PublishTimes,
+    ) -> std::result::Result<Published, LeaseError> {
+        let (lease, db_in_tx) = (lease.clone(), Arc::clone(db));
+        db.run_tx("catalog::publish", move |tx| {
+            let (lease, db, entries) = (lease.clone(), Arc::clone(&db_in_tx), entries.clone());
+            Box::pin(async move {
+                lease.assert_held(&db, tx).await?;
+                let mut done = Published::default();
+                for entry in &entries {
+                    if !raise_watermark(tx, entry, times).await? {
+                        done.refused += 1;
+                        continue;
+                    }
+                    replace_empty_parts(tx, entry, times.now).await?;
+                    insert_part(tx, segment, entry).await?;
+                    done.attempts += 1;
+                    done.lines += entry.lines.len();
+                    done.raw_bytes += entry.raw_bytes;
+                }
+                let update = sqlx::query(sql::count_entries()).bind(done.attempts as i64);
+                let update = update.bind(done.lines as i64).bind(segment.get());
+                match update.execute(tx).await.map_err(Error::from)?.rows_affected() {
+                    1 => Ok(done),
+                    // All that was published of it has died meanwhile and the object is doomed.
+                    _ => Err(LeaseError::Lost),
+                }
+            })
+        })
+        .await
+    }
+}
+
+/// Moments that go with a publication.
+#[derive(Debug, Clone, Copy)]
+pub struct PublishTimes {
+    pub now: Millis,
+    /// When the chunks below the watermark may go.
+    pub purge_at: Millis,
+    /// When the sweeper makes sure that something was published.
+    pub check_at: Millis,
+}
+
+/// A part is published only over what it replaces; a row that moved on gets none.
+async fn raise_watermark(tx: &mut Connection, entry: &NewEntry, times: PublishTimes) -> Result<bool> {
+    let end = entry.lines.end() as i64;
+    let update = sqlx::query(sqlx::AssertSqlSafe(sql::raise_watermark(entry.shard)))
+        .bind(times.now.get())
+        .bind(entry.raw_bytes as i64)
+        .bind(entry.meta_version as i32)
+        .bind(entry.expires_day.map(|day| day as i32))
+        .bind(end)
+        .bind(times.now.get())
+        .bind(times.purge_at.get())
+        .bind(end)
+        .bind(entry.id.get())
+        .bind(entry.lines.start() as i64);
+    Ok(update.execute(tx).await?.rows_affected() == 1)
+}
+
+/// An entry without lines says what a later entry says better; it would also stand in its place.
+async fn replace_empty_parts(tx: &mut Connection, entry: &NewEntry, now: Millis) -> Result<()> {
+    let find = sqlx::query_scalar(sqlx::AssertSqlSafe(sql::empty_parts(entry.shard)));
+    let segments: Vec<i64> = find.bind(entry.id.get()).fetch_all(&mut *tx).await?;
+    if segments.is_empty() {
+        return Ok(());
+    }
+    let delete = sqlx::query(sqlx::AssertSqlSafe(sql::delete_empty_parts(entry.shard)));
+    delete.bind(entry.id.get()).execute(&mut *tx).await?;
+    let mut dead = BTreeMap::new();
+    for segment in segments {
+        dead.entry(segment).or_insert((0, 0)).0 += 1;
+    }
+    count_dead(tx, &dead, now).await
+}
+
+async fn insert_part(tx: &mut Connection, segment: SegmentId, entry: &NewEntry) -> Result<()> {
+    let insert = sqlx::query(sqlx::AssertSqlSafe(sql::insert_part(entry.shard)))
+        .bind(entry.id.get())
+        .bind(entry.lines.start() as i64)
+        .bind(entry.lines.len() as i64)
+        .bind(segment.get())
+        .bind(entry.byte_offset as i64)
+        .bind(entry.byte_length as i64)
+        .bind(entry.skip as i32)
+        .bind(entry.ts_range.map(|(first, _)| first.nanos()))
+        .bind(entry.ts_range.map(|(_, last)| last.nanos()))
+        .bind(entry.levels.bits() as i32)
+        .bind(entry.frames.clone());
+    insert.execute(tx).await?;
+    Ok(())
+}
+
+/// Takes entries (number, lines) from segments, in id order; a segment that has none left is doomed.
+pub(super) async fn count_dead(tx: &mut Connection, dead: &BTreeMap<i64, (i64, i64)>, now: Millis) -> Result<()> {
+    for (segment, (entries, lines)) in dead {
+        let update = sqlx::query(sql::count_dead()).bind(*entries).bind(now.get()).bind(*entries).bind(now.get());
+        let update = update.bind(*entries).bind(*entries).bind(*lines).bind(*segment);
+        update.execute(&mut *tx).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,441 @@
+//! Every statement of the catalog. Each begins with a comment that names its function, so that a
+//! slow-query log leads back to the code.
+
+use crate::db::{Db, Engine, Shard};
+
+const ATTEMPT_COLUMNS: &str = "a.id, a.app_id, a.instance, a.attempt, a.job_id, a.labels, a.state, a.outcome, \
+     a.held, a.meta_version, a.archived_meta, a.next_line, a.archived_line, a.purged_line, a.trimmed_line, \
+     a.raw_bytes, a.archived_bytes, a.first_ts, a.last_ts, a.levels, a.created_at, a.written_at, \
+     a.finished_at, a.published_at, a.expires_day, a.gone_at, a.failures, a.due_at";
+
+const SEGMENT_COLUMNS: &str = "s.id AS s_id, s.ulid AS s_ulid, s.app_id AS s_app_id, s.rule_id AS s_rule_id, \
+     s.finish_day AS s_finish_day, s.state AS s_state, s.byte_length AS s_byte_length, \
+     s.index_offset AS s_index_offset, s.frames_offset AS s_frames_offset, s.doomed_at AS s_doomed_at";
+
+const PART_COLUMNS: &str = "p.first_line AS p_first_line, p.line_count AS p_line_count, \
+     p.byte_offset AS p_byte_offset, p.byte_length AS p_byte_length, p.skip AS p_skip, \
+     p.first_ts AS p_first_ts, p.last_ts AS p_last_ts, p.levels AS p_levels, p.frames AS p_frames";
+
+/// `row` repeated, with `between`.
+fn repeat(row: &str, between: &str, times: usize) -> String {
+    vec![row; times].join(between)
+}
+
+// Names.
+
+pub(super) fn find_name() -> &'static str {
+    "/* catalog::find_name */ SELECT id FROM name WHERE kind = ? AND name = ?"
+}
+
+pub(super) fn name_of() -> &'static str {
+    "/* catalog::name_of */ SELECT kind, name FROM name WHERE id = ?"
+}
+
+pub(super) fn insert_name() -> &'static str {
+    "/* catalog::name_number */ INSERT INTO name (id, kind, name) \
+     SELECT COALESCE(MAX(id), 0) + 1, ?, ? FROM name"
+}
+
+pub(super) fn names() -> &'static str {
+    "/* catalog::apps */ SELECT name FROM name WHERE kind = ? AND name > ? ORDER BY name LIMIT ?"
+}
+
+pub(super) fn jobs(shard: Shard) -> String {
+    format!("/* catalog::jobs */ SELECT DISTINCT job_id FROM attempt_{shard} WHERE app_id = ? LIMIT ?")
+}
+
+// Leases.
+
+/// The two statements that take a lease.
+#[derive(Clone)]
+pub(super) struct TakeLease {
+    pub insert: String,
+    pub take: String,
+}
+
+impl TakeLease {
+    pub fn new(db: &Db) -> Self {
+        let on_duplicate = db.engine().on_duplicate("task");
+        Self {
+            insert: format!(
+                "/* catalog::lease_take */ INSERT INTO lease (task, owner, fence, expires_at) \
+                 VALUES (?, '', 0, 0) {on_duplicate} fence = fence"
+            ),
+            take: format!(
+                "/* catalog::lease_take */ UPDATE lease SET owner = ?, fence = fence + 1, \
+                 expires_at = {now} + ? WHERE task = ? AND expires_at <= {now}",
+                now = db.now_sql()
+            ),
+        }
+    }
+}
+
+pub(super) fn lease_fence() -> &'static str {
+    "/* catalog::lease_take */ SELECT fence FROM lease WHERE task = ?"
+}
+
+pub(super) fn renew_lease(db: &Db) -> String {
+    format!(
+        "/* catalog::lease_renew */ UPDATE lease SET expires_at = {now} + ? \
+         WHERE task = ? AND owner = ? AND fence = ? AND expires_at > {now}",
+        now = db.now_sql()
+    )
+}
+
+pub(super) fn release_lease() -> &'static str {
+    "/* catalog::lease_release */ UPDATE lease SET expires_at = 0 WHERE task = ? AND owner = ? AND fence = ?"
+}
+
+/// An UPDATE, because it must lock the row until the transaction ends.
+pub(super) fn assert_lease(db: &Db) -> String {
+    format!(
+        "/* catalog::lease_assert */ UPDATE lease SET fence = fence \
+         WHERE task = ? AND owner = ? AND fence = ? AND expires_at > {}",
+        db.now_sql()
+    )
+}
+
+// Batch keys.
+
+pub(super) fn find_batches(shard: Shard, keys: usize) -> String {
+    format!(
+        "/* catalog::batches_find */ SELECT key_hash, content_hash, attempt_id, first_line, line_count \
+         FROM batch_{shard} WHERE key_hash IN ({})",
+        repeat("?", ", ", keys)
+    )
+}
+
+pub(super) fn insert_batches(shard: Shard, rows: usize) -> String {
+    format!(
+        "/* catalog::batches_insert */ INSERT INTO batch_{shard} \
+         (key_hash, content_hash, attempt_id, first_line, line_count, seen_at) VALUES {}",
+        repeat("(?, ?, ?, ?, ?, ?)", ", ", rows)
+    )
+}
+
+pub(super) fn old_batches(shard: Shard) -> String {
+    format!(
+        "/* catalog::batches_forget */ SELECT key_hash FROM batch_{shard} WHERE seen_at < ? ORDER BY seen_at LIMIT ?"
+    )
+}
+
+pub(super) fn delete_batches(shard: Shard, keys: usize) -> String {
+    format!(
+        "/* catalog::batches_forget */ DELETE FROM batch_{shard} WHERE key_hash IN ({}) AND seen_at < ?",
+        repeat("?", ", ", keys)
+    )
+}
+
+// Attempts.
+
+/// By natural key: OR of equalities, which every engine turns into point look-ups.
+pub(super) fn attempts_by_key(shard: Shard, keys: usize) -> String {
+    format!(
+        "/* catalog::attempts_by_key */ SELECT {ATTEMPT_COLUMNS} FROM attempt_{shard} a WHERE {}",
+        repeat("(a.app_id = ? AND a.instance = ? AND a.attempt = ?)", " OR ", keys)
+    )
+}
+
+pub(super) fn attempts_by_id(shard: Shard, ids: usize) -> String {
+    format!(
+        "/* catalog::attempts_by_id */ SELECT {ATTEMPT_COLUMNS} FROM attempt_{shard} a WHERE a.id IN ({})",
+        repeat("?", ", ", ids)
+    )
+}
+
+/// Creates attempts or extends them. Assignments read a column before they change it, because
+/// MySQL sees new values from left to right.
+pub(super) fn upsert_attempts(engine: Engine, shard: Shard, rows: usize) -> String {
+    let new = |column| engine.offered(column);
+    let (lines, job, labels, due) = (new("next_line"), new("job_id"), new("labels"), new("due_at"));
+    let (first, last, written) = (new("first_ts"), new("last_ts"), new("written_at"));
+    // An attempt whose finish was only inferred is open again with the next line.
+    let reopens = format!("state = 2 AND {lines} > 0");
+    let gets_job = format!("job_id = 0 AND {job} <> 0");
+    let gets_labels = format!("LENGTH(labels) = 0 AND LENGTH({labels}) > 0");
+    format!(
+        "/* catalog::reserve */ INSERT INTO attempt_{shard} \
+         (id, app_id, instance, attempt, job_id, labels, next_line, raw_bytes, first_ts, last_ts, levels, \
+          created_at, written_at, due_at, state, outcome, held, meta_version, archived_meta, archived_line, \
+          purged_line, trimmed_line, archived_bytes, failures) VALUES {rows} {on_duplicate} \
+         due_at = CASE WHEN {lines} = 0 THEN due_at \
+             WHEN state = 1 AND due_at > {written} THEN {written} \
+             WHEN state <> 1 AND due_at > {due} THEN {due} ELSE due_at END, \
+         meta_version = meta_version + CASE WHEN {gets_job} THEN 1 ELSE 0 END \
+             + CASE WHEN {gets_labels} THEN 1 ELSE 0 END + CASE WHEN {reopens} THEN 1 ELSE 0 END, \
+         job_id = CASE WHEN {gets_job} THEN {job} ELSE job_id END, \
+         labels = CASE WHEN {gets_labels} THEN {labels} ELSE labels END, \
+         first_ts = CASE WHEN first_ts IS NULL OR {first} < first_ts THEN {first} ELSE first_ts END, \
+         last_ts = CASE WHEN last_ts IS NULL OR {last} > last_ts THEN {last} ELSE last_ts END, \
+         levels = levels | {levels}, \
+         written_at = CASE WHEN {lines} > 0 THEN {written} ELSE written_at END, \
+         finished_at = CASE WHEN {reopens} THEN NULL ELSE finished_at END, \
+         expires_day = CASE WHEN {reopens} THEN NULL ELSE expires_day END, \
+         state = CASE WHEN {reopens} THEN 0 ELSE state END, \
+         raw_bytes = raw_bytes + {bytes}, \
+         next_line = next_line + {lines}",
+        rows = repeat("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)", ", ", rows),
+        on_duplicate = engine.on_duplicate("app_id, instance, attempt"),
+        levels = new("levels"),
+        bytes = new("raw_bytes"),
+    )
+}
+
+pub(super) fn finish_attempt(shard: Shard) -> String {
+    format!(
+        "/* catalog::finish */ UPDATE attempt_{shard} SET state = ?, outcome = ?, finished_at = ?, \
+         meta_version = ?, due_at = CASE WHEN due_at > ? THEN ? ELSE due_at END WHERE id = ?"
+    )
+}
+
+/// The condition that a row is as it was when a decision was made on it; see `Seen`.
+const UNCHANGED: &str = "id = ? AND due_at = ? AND next_line = ? AND meta_version = ?";
+
+pub(super) fn due_attempts(shard: Shard) -> String {
+    format!(
+        "/* catalog::due */ SELECT {ATTEMPT_COLUMNS} FROM attempt_{shard} a \
+         WHERE a.due_at >= ? AND a.due_at <= ? AND (a.due_at > ? OR a.id > ?) ORDER BY a.due_at, a.id LIMIT ?"
+    )
+}
+
+pub(super) fn due_summary(shard: Shard) -> String {
+    format!(
+        "/* catalog::due_summary */ SELECT COUNT(*) AS attempts, MIN(due_at) AS oldest FROM \
+         (SELECT due_at FROM attempt_{shard} WHERE due_at <= ? ORDER BY due_at LIMIT ?) due"
+    )
+}
+
+pub(super) fn postpone(shard: Shard) -> String {
+    format!("/* catalog::postpone */ UPDATE attempt_{shard} SET due_at = ? WHERE {UNCHANGED}")
+}
+
+pub(super) fn infer_finish(shard: Shard) -> String {
+    // The conditions are read before the assignments change what they look at: WHERE comes first.
+    format!(
+        "/* catalog::infer_finish */ UPDATE attempt_{shard} SET state = 2, finished_at = ?, \
+         meta_version = meta_version + 1 WHERE {UNCHANGED} AND state = 0"
+    )
+}
+
+pub(super) fn set_aside(shard: Shard) -> String {
+    format!("/* catalog::set_aside */ UPDATE attempt_{shard} SET failures = failures + 1, due_at = ? WHERE id = ?")
+}
+
+pub(super) fn set_purged(shard: Shard) -> String {
+    format!("/* catalog::purged */ UPDATE attempt_{shard} SET purged_line = ? WHERE id = ? AND purged_line < ?")
+}
+
+pub(super) fn attempt_numbers(shard: Shard) -> String {
+    format!(
+        "/* catalog::attempts_of */ SELECT attempt FROM attempt_{shard} \
+         WHERE app_id = ? AND instance = ? ORDER BY attempt DESC LIMIT ?"
+    )
+}
+
+pub(super) fn list_attempts(shard: Shard, by_app: bool, by_job: bool) -> String {
+    let app = if by_app { "a.app_id = ? AND" } else { "" };
+    let job = if by_job { "a.job_id = ? AND" } else { "" };
+    format!(
+        "/* catalog::list */ SELECT {ATTEMPT_COLUMNS} FROM attempt_{shard} a \
+         WHERE {app} {job} a.id < ? ORDER BY a.id DESC LIMIT ?"
+    )
+}
+
+/// The attempt and its parts in a range, in one SELECT.
+pub(super) fn snapshot(shard: Shard, one_attempt: bool) -> String {
+    let which = if one_attempt {
+        "a.attempt = ?".to_owned()
+    } else {
+        format!("a.attempt = (SELECT MAX(attempt) FROM attempt_{shard} WHERE app_id = ? AND instance = ?)")
+    };
+    format!(
+        "/* catalog::snapshot */ SELECT {ATTEMPT_COLUMNS}, {PART_COLUMNS}, {SEGMENT_COLUMNS} \
+         FROM attempt_{shard} a \
+         LEFT JOIN part_{shard} p ON p.attempt_id = a.id AND p.first_line < ? \
+             AND p.first_line + p.line_count > ? AND p.line_count > 0 \
+         LEFT JOIN segment s ON s.id = p.segment_id \
+         WHERE a.app_id = ? AND a.instance = ? AND {which} ORDER BY p.first_line LIMIT ?"
+    )
+}
+
+// The end of an attempt.
+
+pub(super) fn retire_attempt(shard: Shard) -> String {
+    format!(
+        "/* catalog::retire */ UPDATE attempt_{shard} SET state = ?, gone_at = ?, due_at = ?, \
+         meta_version = meta_version + 1 WHERE {UNCHANGED} AND held = 0 AND state IN (1, 2)"
+    )
+}
+
+pub(super) fn forget_attempt(shard: Shard) -> String {
+    format!("/* catalog::forget */ DELETE FROM attempt_{shard} WHERE id = ? AND state IN (3, 4)")
+}
+
+pub(super) fn parts_of(shard: Shard) -> String {
+    format!("/* catalog::retire */ SELECT segment_id, line_count FROM part_{shard} WHERE attempt_id = ?")
+}
+
+pub(super) fn delete_parts(shard: Shard) -> String {
+    format!("/* catalog::retire */ DELETE FROM part_{shard} WHERE attempt_id = ?")
+}
+
+// Segments and their publication.
+
+pub(super) fn insert_segment() -> &'static str {
+    "/* catalog::plan_segment */ INSERT INTO segment (id, ulid, app_id, rule_id, finish_day, state, task, fence, \
+     entries, dead_entries, line_count, dead_lines, created_at, due_at) VALUES (?, ?, ?, ?, ?, 0, ?, ?, 0, 0, 0, 0, ?, ?)"
+}
+
+pub(super) fn make_live() -> &'static str {
+    "/* catalog::make_live */ UPDATE segment SET state = 1, byte_length = ?, hash = ?, index_offset = ?, \
+     frames_offset = ?, due_at = ? WHERE id = ? AND state = 0"
+}
+
+/// `due_at`: at `purge_at`, or now when lines came that the plan did not know.
+pub(super) fn raise_watermark(shard: Shard) -> String {
+    format!(
+        "/* catalog::publish */ UPDATE attempt_{shard} SET published_at = ?, archived_bytes = archived_bytes + ?, \
+         archived_meta = ?, expires_day = ?, failures = 0, \
+         due_at = CASE WHEN next_line > ? THEN ? ELSE ? END, archived_line = ? \
+         WHERE id = ? AND archived_line = ? AND state NOT IN (3, 4)"
+    )
+}
+
+pub(super) fn insert_part(shard: Shard) -> String {
+    format!(
+        "/* catalog::publish */ INSERT INTO part_{shard} (attempt_id, first_line, line_count, segment_id, \
+         byte_offset, byte_length, skip, first_ts, last_ts, levels, frames) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    )
+}
+
+pub(super) fn empty_parts(shard: Shard) -> String {
+    format!("/* catalog::publish */ SELECT segment_id FROM part_{shard} WHERE attempt_id = ? AND line_count = 0")
+}
+
+pub(super) fn delete_empty_parts(shard: Shard) -> String {
+    format!("/* catalog::publish */ DELETE FROM part_{shard} WHERE attempt_id = ? AND line_count = 0")
+}
+
+pub(super) fn count_entries() -> &'static str {
+    "/* catalog::publish */ UPDATE segment SET entries = entries + ?, line_count = line_count + ? \
+     WHERE id = ? AND state = 1"
+}
+
+/// A segment of which the last entry goes is doomed in the same statement.
+pub(super) fn count_dead() -> &'static str {
+    "/* catalog::count_dead */ UPDATE segment SET \
+     doomed_at = CASE WHEN dead_entries + ? >= entries THEN ? ELSE doomed_at END, \
+     due_at = CASE WHEN dead_entries + ? >= entries THEN ? ELSE due_at END, \
+     state = CASE WHEN dead_entries + ? >= entries THEN 2 ELSE state END, \
+     dead_entries = dead_entries + ?, dead_lines = dead_lines + ? WHERE id = ?"
+}
+
+pub(super) fn due_segments() -> String {
+    format!(
+        "/* catalog::due_segments */ SELECT {SEGMENT_COLUMNS} FROM segment s \
+         WHERE s.due_at <= ? ORDER BY s.due_at, s.id LIMIT ?"
+    )
+}
+
+pub(super) fn doom_upload() -> &'static str {
+    "/* catalog::doom_upload */ UPDATE segment SET state = 2, doomed_at = ?, due_at = ? WHERE id = ? AND state = 0"
+}
+
+pub(super) fn doom_empty() -> &'static str {
+    "/* catalog::doom_empty */ UPDATE segment SET state = 2, doomed_at = ?, due_at = ? \
+     WHERE id = ? AND state = 1 AND dead_entries >= entries"
+}
+
+pub(super) fn postpone_segment() -> &'static str {
+    "/* catalog::postpone_segment */ UPDATE segment SET due_at = ? WHERE id = ?"
+}
+
+pub(super) fn delete_segment() -> &'static str {
+    "/* catalog::forget_segment */ DELETE FROM segment WHERE id = ? AND state = 2"
+}
+
+pub(super) fn segment_summary() -> &'static str {
+    "/* catalog::segment_summary */ SELECT COUNT(*) AS segments, CAST(COALESCE(SUM(byte_length), 0) AS SIGNED) \
+     AS segment_bytes FROM (SELECT byte_length FROM segment WHERE state = 1 LIMIT ?) live"
+}
+
+pub(super) fn segments_of(shard: Shard) -> String {
+    format!(
+        "/* catalog::segments_of */ SELECT {SEGMENT_COLUMNS} FROM part_{shard} p JOIN segment s ON s.id = p.segment_id \
+         WHERE p.attempt_id = ? ORDER BY p.first_line LIMIT ?"
+    )
+}
+
+// Daemons, tasks, runs.
+
+pub(super) fn upsert_daemon(engine: Engine) -> String {
+    format!(
+        "/* catalog::heartbeat */ INSERT INTO daemon (name, rules, version, started_at, seen_at) \
+         VALUES (?, ?, ?, ?, ?) {} rules = {}, version = {}, seen_at = {}",
+        engine.on_duplicate("name"),
+        engine.offered("rules"),
+        engine.offered("version"),
+        engine.offered("seen_at")
+    )
+}
+
+pub(super) fn daemons() -> &'static str {
+    "/* catalog::daemons */ SELECT name, rules, version, started_at, seen_at FROM daemon \
+     WHERE seen_at >= ? ORDER BY name LIMIT 1000"
+}
+
+pub(super) fn delete_daemons() -> &'static str {
+    "/* catalog::forget_daemons */ DELETE FROM daemon WHERE name = ? OR seen_at < ?"
+}
+
+pub(super) fn upsert_task(engine: Engine) -> String {
+    let new = |column| engine.offered(column);
+    format!(
+        "/* catalog::task_ended */ INSERT INTO task (name, succeeded_at, failed_at, error) VALUES (?, ?, ?, ?) {} \
+         error = CASE WHEN {failed} > 0 THEN {error} ELSE error END, \
+         succeeded_at = CASE WHEN {ok} > 0 THEN {ok} ELSE succeeded_at END, \
+         failed_at = CASE WHEN {failed} > 0 THEN {failed} ELSE failed_at END",
+        engine.on_duplicate("name"),
+        failed = new("failed_at"),
+        ok = new("succeeded_at"),
+        error = new("error"),
+    )
+}
+
+pub(super) fn tasks() -> &'static str {
+    "/* catalog::tasks */ SELECT name, succeeded_at, failed_at, error FROM task ORDER BY name LIMIT 100"
+}
+
+pub(super) fn upsert_run(engine: Engine) -> String {
+    format!(
+        "/* catalog::put_run */ INSERT INTO run (id, daemon, started_at, finished_at, report) VALUES (?, ?, ?, ?, ?) \
+         {} finished_at = {}, report = {}",
+        engine.on_duplicate("id"),
+        engine.offered("finished_at"),
+        engine.offered("report")
+    )
+}
+
+pub(super) fn runs() -> &'static str {
+    "/* catalog::runs */ SELECT id, daemon, started_at, finished_at, report FROM run \
+     WHERE id >= ? AND id <= ? ORDER BY id DESC LIMIT ?"
+}
+
+pub(super) fn delete_runs() -> &'static str {
+    "/* catalog::forget_runs */ DELETE FROM run WHERE id < ?"
+}
+
+pub(super) fn table_size(engine: Engine) -> &'static str {
+    match engine {
+        Engine::MySql => {
+            "/* catalog::hot_size */ SELECT CAST(table_rows AS SIGNED) AS table_chunks, \
+             CAST(data_length AS SIGNED) AS table_bytes FROM information_schema.tables \
+             WHERE table_schema = DATABASE() AND table_name = ?"
+        }
+        // One file for all: the pages of this table, from SQLite's own book-keeping.
+        Engine::Sqlite => {
+            "/* catalog::hot_size */ SELECT ncell AS table_chunks, pgsize AS table_bytes \
+             FROM dbstat WHERE aggregate = TRUE AND name = ?"
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What differs between the two SQL engines.
+//!
+//! The rest of the SQL stays inside what MariaDB 10.6+, MySQL 8.0+, TiDB and SQLite share: no
+//! RETURNING, no triggers, no stored code, no foreign keys. Two habits keep it common:
+//!
+//! - MySQL evaluates the assignments of an UPDATE from left to right and sees the new values,
+//!   SQLite sees the old ones. So a column is assigned only after every expression that reads it.
+//! - Names and texts are VARBINARY and bound as bytes: no collation folds case, no driver guesses.
+
+use url::Url;
+
+use super::{Error, Result};
+
+/// Which SQL engine a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// MariaDB, MySQL, TiDB, and what else speaks MySQL's protocol.
+    MySql,
+    Sqlite,
+}
+
+impl Engine {
+    pub(super) fn of(url: &str) -> Self {
+        if url.starts_with("sqlite:") { Self::Sqlite } else { Self::MySql }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MySql => "mysql",
+            Self::Sqlite => "sqlite",
+        }
+    }
+
+    pub(super) fn has_one_writer(self) -> bool {
+        self == Self::Sqlite
+    }
+
+    pub(super) fn connect_url(self, url: &str, statements: usize) -> Result<Url> {
+        let mut url: Url = url.parse().map_err(|e| Error::Configuration(format!("database url: {e}")))?;
+        let wanted = match self {
+            Self::MySql => ("statement-cache-capacity", statements.to_string()),
+            Self::Sqlite => ("mode", "rwc".to_owned()),
+        };
+        if !url.query_pairs().any(|(name, _)| name == wanted.0) {
+            url.query_pairs_mut().append_pair(wanted.0, &wanted.1);
+        }
+        Ok(url)
+    }
+
+    /// Run on every new connection.
+    pub(super) fn session_statements(self) -> &'static [&'static str] {
+        match self {
+            Self::MySql => &[
+                "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+                "SET SESSION innodb_lock_wait_timeout = 2",
+                "SET SESSION time_zone = '+00:00'",
+            ],
+            // FULL: a commit that was answered is on the disk (I1).
+            Self::Sqlite => &[
+                "PRAGMA busy_timeout = 10000",
+                "PRAGMA journal_mode = WAL",
+                "PRAGMA synchronous = FULL",
+                "PRAGMA temp_store = MEMORY",
+            ],
+        }
+    }
+
+    /// A plain BEGIN on SQLite takes its lock at the first write, when it is too late to wait for it.
+    pub(super) fn begin(self) -> &'static str {
+        match self {
+            Self::MySql => "BEGIN",
+            Self::Sqlite => "BEGIN IMMEDIATE",
+        }
+    }
+
+    /// The engine's clock as an expression, in milliseconds since 1970 UTC.
+    pub(super) fn now_millis(self) -> &'static str {
+        match self {
+            Self::MySql => "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)",
+            Self::Sqlite => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+        }
+    }
+
+    /// The words between an INSERT and the assignments for rows that are there already;
+    /// `key` are the columns of the unique key that tells.
+    pub fn on_duplicate(self, key: &str) -> String {
+        match self {
+            Self::MySql => "ON DUPLICATE KEY UPDATE".to_owned(),
+            Self::Sqlite => format!("ON CONFLICT ({key}) DO UPDATE SET"),
+        }
+    }
+
+    /// The value that the INSERT offered for `column`, within [`Engine::on_duplicate`]'s assignments.
+    pub fn offered(self, column: &str) -> String {
+        match self {
+            Self::MySql => format!("VALUES({column})"),
+            Self::Sqlite => format!("excluded.{column}"),
+        }
+    }
+
+    /// Closes a SELECT that must lock what it read until the transaction ends.
+    pub fn for_update(self) -> &'static str {
+        match self {
+            Self::MySql => "FOR UPDATE",
+            // The transaction holds the one write lock already.
+            Self::Sqlite => "",
+        }
+    }
+}

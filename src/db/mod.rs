@@ -1,0 +1,130 @@
+//! The databases of the hot tier: connections, transactions, schema, and which shard is where.
+//!
+//! Two engines speak through one code path (`sqlx::Any`): MySQL's protocol (MariaDB, MySQL, TiDB)
+//! and SQLite. What must differ between them is in [`Engine`] and nowhere else.
+//!
+//! Invariant: a transaction runs in a task of its own ([`Db::run_tx`]) and nowhere else. Dropping a
+//! future in the middle of `BEGIN` would give a connection back to the pool inside an open
+//! transaction, and the next writer's rows would vanish with it.
+
+mod cluster;
+mod engine;
+mod error;
+mod migrate;
+mod sql;
+mod tx;
+
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{AnyConnection, AnyPool, ConnectOptions};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+pub use cluster::{Cluster, Home, Shard};
+pub use engine::Engine;
+pub use error::Error;
+pub use migrate::SCHEMA_VERSION;
+pub use tx::{TxError, TxFuture};
+
+use crate::clock::Clock;
+use crate::model::Millis;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A connection inside [`Db::run_tx`], or one lent for a single statement.
+pub type Connection = AnyConnection;
+
+/// Prepared statements kept by each connection. MySQL allows 16,382 per server by default: six
+/// daemons of sixteen connections stay below it.
+const STATEMENTS_PER_CONNECTION: usize = 160;
+
+/// How to reach one database server.
+#[derive(Debug, Clone)]
+pub struct DbSettings {
+    /// With the password in it; never logged.
+    pub url: String,
+    pub max_connections: u32,
+    /// How long to wait for a free connection before the tier counts as away.
+    pub acquire_timeout: Duration,
+}
+
+/// One database server and the shards that live on it.
+pub struct Db {
+    pool: AnyPool,
+    engine: Engine,
+    number: usize,
+    shards: Vec<Shard>,
+    clock: Clock,
+    tasks: TaskTracker,
+    /// SQLite takes one writer at a time; waiting here is fair and prompt, its busy handler is neither.
+    writers: Option<Semaphore>,
+}
+
+impl Db {
+    /// Opens the pool; fails only on a bad URL. Connections are made when they are needed.
+    ///
+    /// `number` tells the servers of a cluster apart.
+    pub async fn connect(settings: &DbSettings, number: usize, shards: Vec<Shard>, clock: Clock) -> Result<Self> {
+        sqlx::any::install_default_drivers();
+        let engine = Engine::of(&settings.url);
+        let url = engine.connect_url(&settings.url, STATEMENTS_PER_CONNECTION)?;
+        let options = AnyConnectOptions::from_url(&url)?;
+        let pool = AnyPoolOptions::new()
+            .max_connections(settings.max_connections)
+            .acquire_timeout(settings.acquire_timeout)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    for statement in engine.session_statements() {
+                        sqlx::query(*statement).execute(&mut *connection).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options);
+        let writers = engine.has_one_writer().then(|| Semaphore::new(1));
+        Ok(Self { pool, engine, number, shards, clock, tasks: TaskTracker::new(), writers })
+    }
+
+    pub fn pool(&self) -> &AnyPool {
+        &self.pool
+    }
+
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// Its place among the cluster's servers.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// How many transactions may usefully run side by side.
+    pub fn write_lanes(&self) -> usize {
+        // Measured on MariaDB with two cores: more lanes only make the groups smaller.
+        if self.engine.has_one_writer() { 1 } else { 4 }
+    }
+
+    /// SQL for the database's own clock in milliseconds, moved as far as a test has moved ours.
+    pub fn now_sql(&self) -> String {
+        format!("({} + {})", self.engine.now_millis(), self.clock.offset_millis())
+    }
+
+    /// Whether the server answers.
+    pub async fn ping(&self) -> Result<Millis> {
+        let statement = sqlx::AssertSqlSafe(sql::database_clock(self));
+        let now: i64 = sqlx::query_scalar(statement).fetch_one(&self.pool).await?;
+        Ok(Millis::new(now))
+    }
+
+    /// Waits for running transactions, then closes the connections.
+    pub async fn close(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.pool.close().await;
+    }
+}

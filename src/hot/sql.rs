@@ -1,0 +1,41 @@
+//! Every statement of the hot tier.
+
+use crate::db::Shard;
+
+pub(super) const INSERT_COLUMNS: usize = 10;
+
+pub(super) fn insert_chunks(shard: Shard, rows: usize) -> String {
+    format!(
+        "/* hot::insert */ INSERT INTO chunk_{shard} (attempt_id, first_line, line_count, first_ts, last_ts, \
+         levels, codec, raw_len, hash, data) VALUES {}",
+        vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; rows].join(", ")
+    )
+}
+
+/// From the chunk that holds the first line asked for.
+pub(super) fn scan(shard: Shard) -> String {
+    format!(
+        "/* hot::scan */ SELECT first_line, line_count, first_ts, last_ts, levels, codec, raw_len, hash, data \
+         FROM chunk_{shard} WHERE attempt_id = ? AND first_line >= \
+             (SELECT COALESCE(MAX(first_line), 0) FROM chunk_{shard} WHERE attempt_id = ? AND first_line <= ?) \
+         AND first_line < ? ORDER BY first_line LIMIT ?"
+    )
+}
+
+pub(super) fn headers(shard: Shard) -> String {
+    format!(
+        "/* hot::headers */ SELECT first_line, line_count, raw_len, hash FROM chunk_{shard} \
+         WHERE attempt_id = ? AND first_line >= ? AND first_line < ? ORDER BY first_line LIMIT ?"
+    )
+}
+
+pub(super) fn nth_line(shard: Shard) -> String {
+    format!(
+        "/* hot::oldest_line_after */ SELECT first_line FROM chunk_{shard} WHERE attempt_id = ? \
+         ORDER BY first_line LIMIT 1 OFFSET ?"
+    )
+}
+
+pub(super) fn delete_below(shard: Shard) -> String {
+    format!("/* hot::delete_below */ DELETE FROM chunk_{shard} WHERE attempt_id = ? AND first_line < ?")
+}

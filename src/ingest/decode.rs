@@ -1,0 +1,443 @@
+//! From a request's body to batches: NDJSON, a JSON array, or plain text.
+//!
+//! A bad line does not sink the good ones: it is reported with its index and left out.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+
+use base64::Engine as _;
+use serde::de::{Deserialize, Deserializer, Visitor};
+use serde_json::value::RawValue;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+use super::Batch;
+use crate::catalog::BatchKey;
+use crate::hot::Lines;
+use crate::model::{App, AttemptKey, AttemptNo, Attrs, Instance, Job, Labels, Level, LevelTracker, Record, Timestamp};
+
+/// What a request says of all its records.
+#[derive(Debug, Clone, Default)]
+pub struct Defaults {
+    /// The attempt that the path names; records may then name no other.
+    pub key: Option<AttemptKey>,
+    pub app: App,
+    pub job: Option<Job>,
+    pub source: String,
+    /// The client's key for the whole request.
+    pub batch_key: Option<String>,
+    pub at_line: Option<u64>,
+    /// What the body is encoded in, where it is not UTF-8.
+    pub charset: Option<&'static encoding_rs::Encoding>,
+    /// For records without a timestamp.
+    pub arrived: Option<Timestamp>,
+    /// A longer message is stored in several records.
+    pub max_record_bytes: usize,
+}
+
+/// A line that was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Counted from 0 over the lines of the request that are not blank.
+    pub index: u64,
+    pub error: String,
+}
+
+/// A request's records, by attempt.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    pub batches: Vec<Batch>,
+    pub accepted: u64,
+    pub rejected: Vec<Rejected>,
+    /// Records whose message was no UTF-8 and is kept in `raw`.
+    pub not_utf8: u64,
+}
+
+/// Longest source in bytes; sources are workers' addresses, not texts.
+const MAX_SOURCE_BYTES: usize = 1024;
+
+/// NDJSON in which each record names its attempt.
+pub fn decode_bulk(body: &[u8], defaults: &Defaults) -> Decoded {
+    let mut decoder = Decoder::new(defaults);
+    for line in lines_of(body).filter(|line| !line.trim_ascii().is_empty()) {
+        decoder.json_record(line);
+    }
+    decoder.finish()
+}
+
+/// NDJSON or a JSON array of records of the attempt that `defaults` names.
+pub fn decode_lines(body: &[u8], defaults: &Defaults) -> Result<Decoded, serde_json::Error> {
+    if !body.trim_ascii_start().starts_with(b"[") {
+        return Ok(decode_bulk(body, defaults));
+    }
+    let mut decoder = Decoder::new(defaults);
+    for record in serde_json::from_slice::<Vec<&RawValue>>(body)? {
+        decoder.json_record(record.get().as_bytes());
+    }
+    Ok(decoder.finish())
+}
+
+/// Plain text, a record a line; every byte but the newline belongs to the message.
+pub fn decode_text(body: &[u8], defaults: &Defaults) -> Decoded {
+    let mut decoder = Decoder::new(defaults);
+    for line in lines_of(body) {
+        decoder.text_record(line);
+    }
+    decoder.finish()
+}
+
+/// Lines without their newline; the last one may lack it.
+fn lines_of(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let body = body.strip_suffix(b"\n").unwrap_or(body);
+    let nothing = body.is_empty();
+    body.split(|byte| *byte == b'\n').filter(move |_| !nothing)
+}
+
+/// A record as clients may write it.
+#[derive(serde::Deserialize)]
+struct Input<'a> {
+    #[serde(borrow, default)]
+    app: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    job: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    instance: Option<Cow<'a, str>>,
+    attempt: Option<i64>,
+    #[serde(borrow, default)]
+    ts: Option<Scalar<'a>>,
+    #[serde(borrow, default)]
+    level: Option<Scalar<'a>>,
+    #[serde(borrow, default)]
+    source: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    message: MessageBytes<'a>,
+    #[serde(borrow, default)]
+    attrs: Option<&'a RawValue>,
+    labels: Option<Labels>,
+    #[serde(borrow, default)]
+    raw: Option<Cow<'a, str>>,
+    #[serde(default)]
+    partial: bool,
+}
+
+/// A string or a number.
+enum Scalar<'a> {
+    Text(Cow<'a, str>),
+    Number(f64),
+    Integer(i64),
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ScalarVisitor;
+        impl<'de> Visitor<'de> for ScalarVisitor {
+            type Value = Scalar<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a number")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Scalar::Text(text.into()))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Scalar::Text(text.to_owned().into()))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+                Ok(Scalar::Integer(number))
+            }
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Self::Value, E> {
+                i64::try_from(number).map(Scalar::Integer).map_err(|_| E::custom("number is too large"))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+                Ok(Scalar::Number(number))
+            }
+        }
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+/// A JSON string whose bytes need not be UTF-8.
+struct MessageBytes<'a>(Cow<'a, [u8]>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for MessageBytes<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BytesVisitor;
+        impl<'de> Visitor<'de> for BytesVisitor {
+            type Value = MessageBytes<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(MessageBytes(bytes.into()))
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                Ok(MessageBytes(bytes.to_owned().into()))
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(MessageBytes(text.as_bytes().into()))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(MessageBytes(text.as_bytes().to_owned().into()))
+            }
+        }
+        deserializer.deserialize_bytes(BytesVisitor)
+    }
+}
+
+struct Decoder<'d> {
+    defaults: &'d Defaults,
+    open: Vec<Open>,
+    /// Where in `open` an attempt's records gather.
+    places: HashMap<AttemptKey, usize>,
+    last: Option<usize>,
+    next_index: u64,
+    accepted: u64,
+    not_utf8: u64,
+    rejected: Vec<Rejected>,
+}
+
+/// A batch that is still growing.
+struct Open {
+    batch: Batch,
+    levels: LevelTracker,
+    content: Xxh3,
+}
+
+impl<'d> Decoder<'d> {
+    fn new(defaults: &'d Defaults) -> Self {
+        Self {
+            defaults,
+            open: Vec::new(),
+            places: HashMap::new(),
+            last: None,
+            next_index: 0,
+            accepted: 0,
+            not_utf8: 0,
+            rejected: Vec::new(),
+        }
+    }
+
+    fn json_record(&mut self, line: &[u8]) {
+        let line = self.in_utf8(line);
+        let result = serde_json::from_slice::<Input<'_>>(&line)
+            .map_err(|error| error.to_string())
+            .and_then(|input| self.accept(input));
+        self.count(result);
+    }
+
+    fn text_record(&mut self, line: &[u8]) {
+        let message = self.in_utf8(line);
+        let input = Input {
+            app: None,
+            job: None,
+            instance: None,
+            attempt: None,
+            ts: None,
+            level: None,
+            source: None,
+            // What the charset could not decode is kept as it came.
+            message: MessageBytes(message),
+            attrs: None,
+            labels: None,
+            raw: None,
+            partial: false,
+        };
+        let result = self.accept(input);
+        self.count(result);
+    }
+
+    fn count(&mut self, result: Result<(), String>) {
+        match result {
+            Ok(()) => self.accepted += 1,
+            Err(error) => self.rejected.push(Rejected { index: self.next_index, error }),
+        }
+        self.next_index += 1;
+    }
+
+    /// Honours the charset; bytes that are wrong in it stay as they are.
+    fn in_utf8<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
+        let Some(charset) = self.defaults.charset else { return line.into() };
+        match charset.decode_without_bom_handling_and_without_replacement(line) {
+            Some(Cow::Borrowed(text)) => text.as_bytes().into(),
+            Some(Cow::Owned(text)) => text.into_bytes().into(),
+            None => line.into(),
+        }
+    }
+
+    fn accept(&mut self, input: Input<'_>) -> Result<(), String> {
+        let key = self.key_of(&input)?;
+        let job = match input.job.as_deref().filter(|job| !job.is_empty()) {
+            Some(job) => Some(job.parse::<Job>().map_err(|e| e.to_string())?),
+            None => self.defaults.job.clone(),
+        };
+        let source = input.source.unwrap_or(Cow::Borrowed(&self.defaults.source));
+        if source.len() > MAX_SOURCE_BYTES {
+            return Err(format!("source has {} bytes, at most {MAX_SOURCE_BYTES} are allowed", source.len()));
+        }
+        let own_ts = input.ts.map(timestamp).transpose()?;
+        let ts = own_ts.or(self.defaults.arrived).unwrap_or(Timestamp::from_nanos(0));
+        let attrs = input.attrs.filter(|attrs| attrs.get() != "null");
+        let attrs = attrs.map(Attrs::new).transpose().map_err(|e| e.to_string())?;
+        if attrs.as_ref().is_some_and(|attrs| attrs.as_str().len() > self.defaults.max_record_bytes) {
+            return Err(format!("attrs are larger than {} bytes", self.defaults.max_record_bytes));
+        }
+        let (level, attrs) = level_of(input.level, attrs);
+        let message = match input.raw {
+            Some(raw) if !raw.is_empty() => {
+                let bytes = base64::prelude::BASE64_STANDARD.decode(raw.as_bytes());
+                Cow::Owned(bytes.map_err(|e| format!("raw is no base64: {e}"))?)
+            }
+            _ => input.message.0,
+        };
+        let record = Record { ts, level, source, message: "".into(), attrs, raw: None, partial: input.partial };
+        self.not_utf8 += u64::from(std::str::from_utf8(&message).is_err());
+        let max = self.defaults.max_record_bytes;
+        self.open_batch(key, job, input.labels).push(record, &message, own_ts.is_some(), max);
+        Ok(())
+    }
+
+    fn key_of(&self, input: &Input<'_>) -> Result<AttemptKey, String> {
+        let attempt = input.attempt.map(AttemptNo::try_from).transpose().map_err(|e| e.to_string())?;
+        if let Some(key) = &self.defaults.key {
+            let other = input.app.as_deref().is_some_and(|app| app != key.app.as_str())
+                || input.instance.as_deref().is_some_and(|instance| instance != key.instance.as_str())
+                || attempt.is_some_and(|attempt| attempt != key.attempt);
+            return if other {
+                Err(format!("the record names another attempt than the request, which is for {key}"))
+            } else {
+                Ok(key.clone())
+            };
+        }
+        let instance = input.instance.as_deref().ok_or("instance is missing")?;
+        Ok(AttemptKey {
+            app: match input.app.as_deref() {
+                Some(app) => app.parse().map_err(|e: crate::model::InvalidName| e.to_string())?,
+                None => self.defaults.app.clone(),
+            },
+            instance: instance.parse::<Instance>().map_err(|e| e.to_string())?,
+            attempt: attempt.unwrap_or_default(),
+        })
+    }
+
+    fn open_batch(&mut self, key: AttemptKey, job: Option<Job>, labels: Option<Labels>) -> &mut Open {
+        let place = match self.last.filter(|last| self.open[*last].batch.key == key) {
+            Some(last) => last,
+            None => *self.places.entry(key.clone()).or_insert_with(|| {
+                let batch = Batch {
+                    key,
+                    job: None,
+                    labels: Labels::default(),
+                    lines: Lines::default(),
+                    batch_key: None,
+                    at_line: self.defaults.at_line,
+                };
+                self.open.push(Open { batch, levels: LevelTracker::default(), content: Xxh3::new() });
+                self.open.len() - 1
+            }),
+        };
+        self.last = Some(place);
+        let open = &mut self.open[place];
+        if open.batch.job.is_none() {
+            open.batch.job = job;
+        }
+        if let Some(labels) = labels.filter(|_| open.batch.labels.is_empty()) {
+            open.batch.labels = labels;
+        }
+        open
+    }
+
+    fn finish(self) -> Decoded {
+        let defaults = self.defaults;
+        let batches = self.open.into_iter().map(|open| {
+            let content = open.content.digest().cast_signed();
+            let batch_key = defaults
+                .batch_key
+                .as_ref()
+                .map(|client_key| BatchKey { hash: key_hash(&open.batch.key, &defaults.source, client_key), content });
+            Batch { batch_key, ..open.batch }
+        });
+        Decoded {
+            batches: batches.collect(),
+            accepted: self.accepted,
+            rejected: self.rejected,
+            not_utf8: self.not_utf8,
+        }
+    }
+}
+
+impl Open {
+    fn push<'a>(&mut self, mut record: Record<'a>, message: &'a [u8], has_own_ts: bool, max_bytes: usize) {
+        let effective = self.levels.effective(&record.source, record.level);
+        let more_follows = record.partial;
+        let mut pieces = pieces(message, max_bytes).peekable();
+        while let Some(piece) = pieces.next() {
+            record.message = String::from_utf8_lossy(piece);
+            let is_text = matches!(record.message, Cow::Borrowed(_));
+            record.raw = (!is_text).then(|| base64::prelude::BASE64_STANDARD.encode(piece).into());
+            record.partial = more_follows || pieces.peek().is_some();
+            let before = self.batch.lines.json().len();
+            self.batch.lines.push(&record, effective);
+            let json = &self.batch.lines.json()[before..];
+            // The time of arrival differs when the batch is sent again.
+            self.content.update(if has_own_ts { json } else { after_ts(json) });
+            record.attrs = None;
+        }
+    }
+}
+
+/// The JSON of a record behind its first member.
+fn after_ts(json: &[u8]) -> &[u8] {
+    let end = memchr::memchr(b',', json).unwrap_or(0);
+    &json[end..]
+}
+
+/// Cuts a message into pieces of at most `max` bytes, between characters where it is text.
+fn pieces(message: &[u8], max: usize) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(message);
+    std::iter::from_fn(move || {
+        let message = rest?;
+        if message.len() <= max {
+            return rest.take();
+        }
+        // A UTF-8 character has at most three bytes behind its first.
+        let is_boundary = |at: &usize| message[*at] & 0xC0 != 0x80;
+        let cut = (max.saturating_sub(3)..=max).rev().find(|at| *at > 0 && is_boundary(at)).unwrap_or(max);
+        let (piece, behind) = message.split_at(cut);
+        rest = Some(behind);
+        Some(piece)
+    })
+}
+
+fn timestamp(ts: Scalar<'_>) -> Result<Timestamp, String> {
+    match ts {
+        Scalar::Text(text) => Timestamp::parse(&text),
+        Scalar::Integer(millis) => Timestamp::from_millis(millis),
+        Scalar::Number(millis) => Timestamp::from_millis(millis as i64),
+    }
+    .map_err(|e| e.to_string())
+}
+
+/// A level that nobody knows is kept in the attrs.
+fn level_of<'a>(level: Option<Scalar<'_>>, attrs: Option<Attrs<'a>>) -> (Option<Level>, Option<Attrs<'a>>) {
+    let (known, name) = match level {
+        None => return (None, attrs),
+        Some(Scalar::Text(name)) if name.is_empty() => return (None, attrs),
+        Some(Scalar::Text(name)) => (Level::parse(&name), name.into_owned()),
+        Some(Scalar::Integer(number)) => (Level::from_number(number), number.to_string()),
+        Some(Scalar::Number(number)) => (Level::from_number(number as i64), number.to_string()),
+    };
+    match known {
+        Some(level) => (Some(level), attrs),
+        None => (None, Some(Attrs::with(attrs, "level", &name))),
+    }
+}
+
+/// Separated by a byte that is in no UTF-8 text.
+fn key_hash(key: &AttemptKey, source: &str, client_key: &str) -> [u8; 16] {
+    let attempt = key.attempt.to_string();
+    let parts = [key.app.as_str(), key.instance.as_str(), &attempt, source, client_key];
+    xxh3_128(&parts.map(str::as_bytes).join(&0xFF)).to_be_bytes()
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

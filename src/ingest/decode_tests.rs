@@ -1,0 +1,123 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn defaults() -> Defaults {
+    Defaults { arrived: Some(Timestamp::from_nanos(5_000_000)), max_record_bytes: 1 << 20, ..Defaults::default() }
+}
+
+fn for_attempt(instance: &str) -> Defaults {
+    let key =
+        AttemptKey { app: App::default(), instance: instance.parse().expect("a name"), attempt: AttemptNo::FIRST };
+    Defaults { key: Some(key), ..defaults() }
+}
+
+fn json_of(decoded: &Decoded) -> Vec<String> {
+    decoded.batches.iter().map(|batch| String::from_utf8_lossy(batch.lines.json()).into_owned()).collect()
+}
+
+#[test]
+fn a_bad_line_does_not_sink_the_good_ones() {
+    let body = br#"{"instance":"1","message":"a"}
+not json
+
+{"message":"nowhere"}
+{"instance":"2","ts":"2026-01-01T00:00:00Z","level":"warning","source":"w","message":"b","attrs":{"k": 1}}
+{"instance":"1","ts":1000,"level":"NOTE","message":"c"}
+{"instance":"1","ts":"soon","message":"d"}
+{"instance":"1"}
+"#;
+    let decoded = decode_bulk(body, &defaults());
+    assert_eq!(decoded.accepted, 3);
+    assert_eq!(
+        json_of(&decoded),
+        [
+            "{\"ts\":\"1970-01-01T00:00:00.005Z\",\"message\":\"a\"}\n\
+             {\"ts\":\"1970-01-01T00:00:01.000Z\",\"message\":\"c\",\"attrs\":{\"level\":\"NOTE\"}}\n",
+            "{\"ts\":\"2026-01-01T00:00:00.000Z\",\"level\":\"WARN\",\"source\":\"w\",\"message\":\"b\",\"attrs\":{\"k\":1}}\n",
+        ]
+    );
+    let errors: Vec<(u64, &str)> = decoded.rejected.iter().map(|r| (r.index, r.error.as_str())).collect();
+    assert_eq!(errors[0], (1, "expected ident at line 1 column 2"));
+    assert_eq!(errors[1], (2, "instance is missing"));
+    assert!(errors[2].1.starts_with("ts \"soon\" is neither"), "{errors:?}");
+    assert_eq!((errors[2].0, errors[3].0), (5, 6));
+    assert!(errors[3].1.starts_with("missing field `message`"), "{errors:?}");
+}
+
+#[test]
+fn bytes_that_are_no_utf8_are_kept() {
+    let decoded = decode_bulk(b"{\"instance\":\"1\",\"message\":\"a\xFFb\"}", &defaults());
+    assert_eq!(decoded.not_utf8, 1);
+    assert_eq!(
+        json_of(&decoded),
+        ["{\"ts\":\"1970-01-01T00:00:00.005Z\",\"message\":\"a\u{FFFD}b\",\"raw\":\"Yf9i\"}\n"]
+    );
+    // What was read back can be sent again.
+    let again = decode_bulk(br#"{"instance":"1","message":"a\ufffdb","raw":"Yf9i"}"#, &defaults());
+    assert_eq!(json_of(&again), json_of(&decoded));
+}
+
+#[test]
+fn text_keeps_every_byte_but_the_newline() {
+    let decoded = decode_text(b"a\r\n\nb\x00", &for_attempt("1"));
+    let messages: Vec<String> = json_of(&decoded)[0]
+        .lines()
+        .map(|line| Record::parse_json(line.as_bytes()).expect("own JSON").message.into_owned())
+        .collect();
+    assert_eq!(messages, ["a\r", "", "b\0"]);
+    assert_eq!(decode_text(b"", &for_attempt("1")).accepted, 0);
+}
+
+#[test]
+fn a_charset_is_honoured_and_its_errors_are_kept() {
+    let gbk = encoding_rs::Encoding::for_label(b"gbk");
+    let decoded = decode_text(b"\xC4\xE3\xBA\xC3\n\x81", &Defaults { charset: gbk, ..for_attempt("1") });
+    let text = &json_of(&decoded)[0];
+    assert!(text.contains("你好") && text.contains("\"raw\":\"gQ==\""), "{text}");
+}
+
+#[test]
+fn an_array_is_understood_and_another_attempt_refused() {
+    let body = br#"[{"message":"a"},{"instance":"2","message":"b"},{"instance":"1","attempt":1,"message":"c"}]"#;
+    let decoded = decode_lines(body, &for_attempt("1")).expect("an array");
+    assert_eq!((decoded.accepted, decoded.rejected.len()), (2, 1));
+    assert!(decode_lines(b"[{", &for_attempt("1")).is_err());
+}
+
+#[test]
+fn the_time_of_arrival_does_not_change_what_a_key_stands_for() {
+    let key = |body: &[u8], arrived: i64, client_key: &str| {
+        let defaults = Defaults {
+            arrived: Some(Timestamp::from_nanos(arrived)),
+            batch_key: Some(client_key.to_owned()),
+            ..defaults()
+        };
+        decode_bulk(body, &defaults).batches[0].batch_key.expect("a key")
+    };
+    let body = br#"{"instance":"1","message":"a"}"#;
+    assert_eq!(key(body, 1, "k"), key(body, 2, "k"));
+    assert_ne!(key(body, 1, "k").hash, key(body, 1, "l").hash);
+    assert_ne!(key(body, 1, "k").content, key(br#"{"instance":"1","message":"b"}"#, 1, "k").content);
+}
+
+proptest! {
+    #[test]
+    fn a_long_message_comes_back_from_its_pieces(message: Vec<u8>, text: String, max in 4usize..20) {
+        for message in [message.as_slice(), text.as_bytes()] {
+            let cut: Vec<&[u8]> = pieces(message, max).collect();
+            prop_assert_eq!(cut.concat(), message);
+            prop_assert!(cut.iter().all(|piece| piece.len() <= max && (!piece.is_empty() || message.is_empty())));
+        }
+        for piece in pieces(text.as_bytes(), max) {
+            prop_assert!(std::str::from_utf8(piece).is_ok());
+        }
+    }
+
+    #[test]
+    fn hostile_bodies_do_not_panic(body: Vec<u8>) {
+        decode_bulk(&body, &defaults());
+        decode_text(&body, &for_attempt("1"));
+        let _ = decode_lines(&body, &for_attempt("1"));
+    }
+}

@@ -1,0 +1,172 @@
+//! Counters and gauges for Prometheus. No global: each daemon of a test has its own.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByShard {
+    pub shard: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByTask {
+    pub task: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByOutcome {
+    pub outcome: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByTier {
+    pub tier: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByKind {
+    pub kind: String,
+}
+
+type FloatGauge = Gauge<f64, AtomicU64>;
+
+/// Everything that `/metrics` shows.
+pub struct Metrics {
+    registry: Registry,
+    pub records: Counter,
+    pub record_bytes: Counter,
+    pub rejected_records: Counter,
+    pub not_utf8_records: Counter,
+    pub queue_bytes: Gauge,
+    pub commit_seconds: Histogram,
+    pub hot_chunks: Family<ByShard, Gauge>,
+    pub hot_bytes: Family<ByShard, Gauge>,
+    pub due_attempts: Gauge,
+    pub oldest_due_seconds: FloatGauge,
+    pub runs: Family<ByOutcome, Counter>,
+    pub task_success: Family<ByTask, FloatGauge>,
+    pub task_restarts: Family<ByTask, Counter>,
+    pub objects_written: Counter,
+    pub objects_verified: Counter,
+    pub object_bytes: Counter,
+    pub attempts_archived: Counter,
+    pub lines_archived: Counter,
+    pub purged_chunks: Counter,
+    pub purge_backlog: Gauge,
+    pub attempts_expired: Counter,
+    pub objects_deleted: Counter,
+    pub set_aside: Gauge,
+    pub reads: Family<ByTier, Counter>,
+    pub errors: Family<ByKind, Counter>,
+    pub store_requests: Family<ByKind, Gauge>,
+}
+
+impl Default for Metrics {
+    #[expect(clippy::too_many_lines, reason = "a list of names, each with its help text")]
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("logtier");
+        macro_rules! metric {
+            ($name:literal, $help:literal) => {
+                metric!($name, $help, Default::default())
+            };
+            ($name:literal, $help:literal, $metric:expr) => {{
+                let metric = $metric;
+                registry.register($name, $help, clone_of(&metric));
+                metric
+            }};
+        }
+        let metrics = Self {
+            records: metric!("records", "Records stored in the hot tier"),
+            record_bytes: metric!("record_bytes", "Bytes of stored records as JSON"),
+            rejected_records: metric!("rejected_records", "Records refused because they were malformed"),
+            not_utf8_records: metric!("not_utf8_records", "Records whose message was no UTF-8 and is kept in raw"),
+            queue_bytes: metric!("queue_bytes", "Bytes of records waiting for their commit"),
+            commit_seconds: metric!(
+                "commit_seconds",
+                "Time from taking a group of batches to answering it",
+                Histogram::new(exponential_buckets(0.001, 2.0, 14))
+            ),
+            hot_chunks: metric!("hot_chunks", "Chunk rows in the hot tier, as the database estimates"),
+            hot_bytes: metric!("hot_bytes", "Bytes of chunk rows in the hot tier, as the database estimates"),
+            due_attempts: metric!(
+                "due_attempts",
+                "Attempts that the archiver should look at now, counted up to 10,000"
+            ),
+            oldest_due_seconds: metric!("oldest_due_seconds", "How long the oldest due attempt has been waiting"),
+            runs: metric!("archive_runs", "Runs of the archiver by outcome"),
+            task_success: metric!(
+                "task_last_success_timestamp_seconds",
+                "When each background task last succeeded on any daemon; 0 before the first time"
+            ),
+            task_restarts: metric!("task_restarts", "Background tasks that died and were started again"),
+            objects_written: metric!("objects_written", "Objects uploaded to the cold tier"),
+            objects_verified: metric!("objects_verified", "Objects read back and found equal to the hot tier"),
+            object_bytes: metric!("object_bytes", "Bytes of objects uploaded to the cold tier"),
+            attempts_archived: metric!("attempts_archived", "Attempts published in the cold tier"),
+            lines_archived: metric!("lines_archived", "Lines published in the cold tier"),
+            purged_chunks: metric!("purged_chunks", "Chunk rows deleted after their lines were published"),
+            purge_backlog: metric!(
+                "purge_backlog_attempts",
+                "Attempts whose published chunks are still in the hot tier"
+            ),
+            attempts_expired: metric!("attempts_expired", "Attempts whose retention ended"),
+            objects_deleted: metric!("objects_deleted", "Objects deleted from the cold tier"),
+            set_aside: metric!("set_aside_attempts", "Attempts that the last run could not archive"),
+            reads: metric!("reads", "Reads by the tiers they touched"),
+            errors: metric!("errors", "Errors by kind"),
+            store_requests: metric!("store_requests", "Requests to the object store by kind"),
+            registry: Registry::default(),
+        };
+        Self { registry, ..metrics }
+    }
+}
+
+fn clone_of<T: Clone>(metric: &T) -> T {
+    metric.clone()
+}
+
+impl Metrics {
+    pub fn ingested(&self, records: u64, bytes: u64) {
+        self.records.inc_by(records);
+        self.record_bytes.inc_by(bytes);
+    }
+
+    pub fn error(&self, kind: &str) {
+        self.errors.get_or_create(&ByKind { kind: kind.to_owned() }).inc();
+    }
+
+    pub fn read(&self, tier: &str) {
+        self.reads.get_or_create(&ByTier { tier: tier.to_owned() }).inc();
+    }
+
+    pub fn run_ended(&self, outcome: &str) {
+        self.runs.get_or_create(&ByOutcome { outcome: outcome.to_owned() }).inc();
+    }
+
+    /// In OpenMetrics' text format.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_shown_from_the_first_second() {
+        let metrics = Metrics::default();
+        metrics.ingested(2, 10);
+        metrics.error("store");
+        let text = metrics.encode().expect("text");
+        assert!(text.contains("logtier_records_total 2") && text.contains("logtier_errors_total{kind=\"store\"} 1"));
+    }
+}

@@ -1,0 +1,7 @@
+//! What operators see: log lines and metrics. Any folder may use this one.
+
+mod logging;
+mod metrics;
+
+pub use logging::{LogFormat, init_logging};
+pub use metrics::{ByShard, ByTask, Metrics};
