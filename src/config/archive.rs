@@ -1,0 +1,57 @@
+//! When attempts move to the cold tier, and when leftovers go.
+
+use std::time::Duration;
+
+use chrono_tz::Tz;
+
+use super::check::Checker;
+use super::file;
+use super::problem::Mistake;
+use super::schedule::{Schedule, parse_zone};
+use super::units::{parse_size, parse_span, show_size};
+
+const DEFAULT_SCHEDULE: &str = "*/10 * * * *";
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The archiver's schedule and thresholds.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    pub schedule: Schedule,
+    /// An attempt that gets no line for so long counts as finished.
+    pub idle_after: Duration,
+    /// A group is built once it has so many bytes …
+    pub object_size: u64,
+    /// … or once its oldest due attempt has waited so long.
+    pub max_delay: Duration,
+    /// How long hot rows stay after their lines were published in the cold tier.
+    pub purge_grace: Duration,
+    /// An upload whose lease is gone is given up after so long.
+    pub abandoned_after: Duration,
+    /// For so long a doomed object is deleted again and again, against late uploads.
+    pub doomed_for: Duration,
+}
+
+impl Archive {
+    /// `None` after a mistake in the schedule.
+    pub(super) fn check(file: file::Archive, check: &mut Checker<'_>) -> Option<Self> {
+        let zone = check.parse("archive.timezone", file.timezone, Tz::UTC, parse_zone);
+        let text = file.schedule.unwrap_or_else(|| DEFAULT_SCHEDULE.to_owned());
+        let schedule = check.parse("archive.schedule", Some(text), None, |text| Schedule::parse(text, zone).map(Some));
+        let idle_after = check.parse("archive.idle_after", file.idle_after, 24 * HOUR, parse_span);
+        if idle_after.is_zero() {
+            let mistake = Mistake::new("every attempt would be finished at once");
+            check.refuse("archive.idle_after", mistake.help("write the longest pause between two lines of a job"));
+        }
+        let object_size = check.parse("archive.object_size", file.object_size, 64 << 20, parse_size);
+        check.within("archive.object_size", &object_size, &(1 << 10..=4 << 30), |bytes| show_size(*bytes));
+        Some(Self {
+            schedule: schedule?,
+            idle_after,
+            object_size,
+            max_delay: check.parse("archive.max_delay", file.max_delay, 24 * HOUR, parse_span),
+            purge_grace: check.parse("archive.purge_grace", file.purge_grace, HOUR / 6, parse_span),
+            abandoned_after: check.parse("archive.abandoned_after", file.abandoned_after, 24 * HOUR, parse_span),
+            doomed_for: check.parse("archive.doomed_for", file.doomed_for, 7 * 24 * HOUR, parse_span),
+        })
+    }
+}

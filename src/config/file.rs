@@ -1,0 +1,94 @@
+//! The shape of the TOML file, before anything is checked but names and basic types.
+//!
+//! Values with a unit or a syntax of their own stay texts here, so that all that is wrong with
+//! them is reported at once. A `None` means "not said": defaults belong to the checked settings.
+
+use serde::Deserialize;
+
+use super::secret::Secret;
+
+macro_rules! table {
+    ($name:ident { $($field:ident: $kind:ty),* $(,)? }) => {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub(super) struct $name { $(pub $field: Option<$kind>,)* }
+    };
+}
+
+table!(File {
+    data_dir: String,
+    server: Server,
+    hot: Hot,
+    cold: Cold,
+    archive: Archive,
+    ingest: Ingest,
+    retention: Retention,
+    log: Log,
+    protocol: toml::Table,
+});
+
+table!(Server {
+    listen: String,
+    token: Secret,
+    token_file: String,
+    allow_anonymous: bool,
+    max_body_size: String,
+    drain_timeout: String,
+});
+
+table!(Hot {
+    url: String,
+    password: Secret,
+    password_file: String,
+    shards: i64,
+    connections: i64,
+    server: Vec<HotServer>,
+});
+
+table!(HotServer { url: String, password: Secret, password_file: String, shards: String });
+
+table!(Cold {
+    url: String,
+    endpoint: String,
+    region: String,
+    virtual_hosted_style: bool,
+    access_key_id: String,
+    secret_access_key: Secret,
+    secret_access_key_file: String,
+    session_token: Secret,
+    session_token_file: String,
+    credentials_file: String,
+    zstd_level: i64,
+    frame_size: String,
+    shared: bool,
+});
+
+table!(Archive {
+    schedule: String,
+    timezone: String,
+    idle_after: String,
+    object_size: String,
+    max_delay: String,
+    purge_grace: String,
+    abandoned_after: String,
+    doomed_for: String,
+});
+
+table!(Ingest { max_record_size: String, queue_size: String, dedup_window: String });
+
+table!(Retention { forget_after: String, default: Ages, rule: Vec<Rule>, });
+
+table!(Ages { hot_for: String, cold_for: String, max_open_for: String, keep_at_least: i64 });
+
+table!(Rule {
+    name: String,
+    app: String,
+    job: String,
+    outcome: String,
+    hot_for: String,
+    cold_for: String,
+    max_open_for: String,
+    keep_at_least: i64,
+});
+
+table!(Log { format: String, level: String });
