@@ -34,7 +34,9 @@ locked=()
 [ "${CI:-}" = true ] && locked=(--locked)
 
 say "== build the tests (the first time 4 to 8 minutes on two cores)"
-cargo test "${locked[@]}" --no-run --quiet || cargo test "${locked[@]}" --no-run || exit 1
+quiet=(--quiet)
+[ -t 1 ] && quiet=() # a person wants to see that it gets on
+cargo test "${locked[@]}" --no-run "${quiet[@]}" || exit 1
 
 mysql=
 if [ -n "${LOGTIER_TEST_MYSQL_URL:-}" ]; then
