@@ -1,0 +1,26 @@
+# `make` alone lists the targets.
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint fmt clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the release binary, target/release/logtier
+	cargo build --release
+
+demo: ## one log through hot tier, archive and cold tier, under target/demo; KEEP=1 leaves the daemon up
+	@KEEP="$(KEEP)" scripts/demo.sh
+
+test: ## every test on SQLite + folder and on MariaDB + S3; ARGS="…" go to cargo test
+	@scripts/test.sh $(ARGS)
+
+lint: ## fmt, clippy, docs, scripts, typos, machete, deny; CHECKS="fmt clippy" for some
+	@scripts/lint.sh $(CHECKS)
+
+fmt: ## format the code
+	cargo fmt
+
+clean: ## remove target/: builds, fetched tools, the demo
+	-@scripts/mariadb.sh stop
+	cargo clean

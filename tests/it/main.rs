@@ -1,0 +1,12 @@
+//! The integration tests: one binary, so that it is linked once and its tests share the processors.
+//!
+//! `make test` runs them on SQLite and a folder, and on MariaDB and an S3 server; `harness` says which
+//! environment variables point them at other servers.
+
+// A test is its own supervisor and has no clock to move.
+#![allow(clippy::disallowed_methods)]
+#![allow(clippy::expect_used, clippy::print_stderr, clippy::unwrap_used)]
+
+mod architecture;
+mod harness;
+mod stores;
