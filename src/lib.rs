@@ -2,4 +2,5 @@
 //! compressed in object storage, and one reader over both. `ARCHITECTURE.md` is the map.
 
 pub mod clock;
+pub mod cold;
 pub mod model;
