@@ -3,6 +3,7 @@
 mod error;
 mod keys;
 mod open;
+pub mod segment;
 mod store;
 mod upload;
 
