@@ -49,9 +49,10 @@ impl Index {
         let footer = tail.bytes.last_chunk::<SEEK_FOOTER_BYTES>().ok_or_else(|| corrupt(TOO_SHORT))?;
         let seek_len = seek_table::frame_len(footer).map_err(corrupt)?;
         let ends = Ends::new(byte_length, seek_len).map_err(corrupt)?;
-        tail.reach(ends.footer).await?;
+        // A frame takes some 16 bytes in the frame blocks, 8 in the seek table.
+        tail.reach(ends.footer, TAIL_BYTES + 2 * seek_len).await?;
         let areas = ends.areas(tail.slice(ends.footer, ends.index)).map_err(corrupt)?;
-        tail.reach(areas.frames).await?;
+        tail.reach(areas.frames, 0).await?;
         let (directory, table) = areas.parse(&tail).map_err(corrupt)?;
         let index_offset = areas.attempts - SKIPPABLE_HEADER_BYTES;
         let seek = seek_table::decode(tail.slice(ends.index, byte_length)).map_err(corrupt)?;
@@ -138,13 +139,12 @@ impl<'a> Tail<'a> {
         Ok(Self { store, key, start, bytes })
     }
 
-    /// Fetches what is missing from `start` on.
-    async fn reach(&mut self, start: u64) -> Result<()> {
+    /// Fetches what is missing from `start` on, and `more` before it: what is read next stands there.
+    async fn reach(&mut self, start: u64, more: u64) -> Result<()> {
         if start >= self.start {
             return Ok(());
         }
-        // The next thing to be read stands before this one, so a little more saves a request.
-        let start = start.saturating_sub(TAIL_BYTES);
+        let start = start.saturating_sub(more);
         let before = self.store.get_range(self.key, start..self.start).await?;
         let mut bytes = BytesMut::with_capacity(before.len() + self.bytes.len());
         bytes.extend_from_slice(&before);

@@ -16,6 +16,8 @@ mod writer;
 mod zframe;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
 
 pub use directory::{AttemptBlock, SegmentHeader, Totals};
