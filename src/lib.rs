@@ -3,6 +3,7 @@
 
 pub mod catalog;
 pub mod clock;
+pub mod cold;
 pub mod config;
 pub mod db;
 pub mod hot;
