@@ -1,6 +1,7 @@
 //! logtier keeps the logs of job instances: recent ones in sharded MySQL tables, aged ones
 //! compressed in object storage, and one reader over both. `ARCHITECTURE.md` is the map.
 
+pub mod archive;
 pub mod catalog;
 pub mod clock;
 pub mod cold;
@@ -9,4 +10,5 @@ pub mod db;
 pub mod hot;
 pub mod ingest;
 pub mod model;
+pub mod read;
 pub mod telemetry;

@@ -1,0 +1,74 @@
+//! What a run did, or would do: for people, and kept as JSON for a while.
+
+use serde::{Deserialize, Serialize};
+
+/// Lists in a report end here; the counts go on.
+pub(super) const MAX_LISTED: usize = 200;
+
+/// A run of the archiver, or the rehearsal of one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    pub run_id: String,
+    pub daemon: String,
+    /// `schedule` or `request`.
+    pub cause: String,
+    pub dry_run: bool,
+    /// `running`, `done`, `failed` (something is listed in `failures`), or `abandoned`.
+    pub state: String,
+    pub started_at: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub finished_at: Option<String>,
+    /// Attempts, lines and bytes (before compression) that moved to the cold tier, or would.
+    pub attempts: u64,
+    pub lines: u64,
+    pub bytes: u64,
+    pub objects: u64,
+    pub object_bytes: u64,
+    /// Attempts that counted as finished because nobody wrote to them.
+    pub inferred: u64,
+    /// Attempts whose published chunks were deleted from the hot tier.
+    pub purged: u64,
+    pub purged_chunks: u64,
+    pub expired: u64,
+    pub forgotten: u64,
+    pub objects_deleted: u64,
+    /// What moved, or would, at most 200.
+    pub moves: Vec<Move>,
+    /// Groups that are due but not yet large or old enough for an object of their own.
+    pub waiting: Vec<Waiting>,
+    pub failures: Vec<Failure>,
+    /// When something will be due next, if nothing is now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_due_at: Option<String>,
+}
+
+/// One attempt on its way to the cold tier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Move {
+    pub app: String,
+    pub instance: String,
+    pub attempt: u32,
+    pub rule: String,
+    pub lines: u64,
+    pub bytes: u64,
+    pub why: String,
+}
+
+/// Due attempts of one app, rule and day that wait for company.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    pub app: String,
+    pub rule: String,
+    pub finish_day: String,
+    pub attempts: u64,
+    pub bytes: u64,
+    pub until: String,
+    pub why: String,
+}
+
+/// Something that went wrong; the rest of the run went on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    pub what: String,
+    pub error: String,
+}

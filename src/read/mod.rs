@@ -1,0 +1,190 @@
+//! The way out: one reader over both tiers.
+//!
+//! # Overview
+//!
+//! [`Reader::open`] takes one snapshot of the catalog: state, end, watermark, parts. [`Reader::lines`]
+//! then gives the lines of a range in order: below the watermark from parts in the cold tier, at or
+//! above it from chunks in the hot tier, up to the end that the snapshot named. Every surface goes
+//! through it: HTTP, command line, protocols.
+//!
+//! # Invariants
+//!
+//! - Line N is the same record whichever tier it comes from (I2); no gap and no repeat.
+//! - A tier that cannot be asked is an error, never a short or empty log (I8).
+//! - Nothing is remembered between reads, least of all that something was not there (I3).
+//!
+//! # Races with the archiver
+//!
+//! A chunk may be purged, or an object rewritten, after the snapshot named it. The reader then takes
+//! a new snapshot and goes on from the last line it gave. Short a second time at the same line is
+//! an error.
+//!
+//! # Cancellation
+//!
+//! Dropping a reader at any point leaves nothing behind: it only ever reads.
+
+mod cursor;
+mod filter;
+mod lines;
+mod page;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use cursor::{Cursor, InvalidCursor};
+pub use filter::{Filter, Matcher};
+pub use lines::{Block, Lines, Tier, Tiers};
+pub use page::{Line, Order, Page, PageRequest};
+
+use crate::catalog::{Attempt, Catalog, Snapshot};
+use crate::clock::Clock;
+use crate::cold::Store;
+use crate::db;
+use crate::model::{App, AttemptKey, AttemptNo, AttemptState, Identity, Instance, Job, LineRange, Millis};
+use crate::telemetry::Metrics;
+
+/// Why a read gives no answer, or stops giving one.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The catalog knows no such instance or attempt now. It may the next moment.
+    #[error("nothing was ever logged under this id")]
+    NeverLogged,
+    #[error("the log is {}", if *.state == AttemptState::Deleted { "deleted" } else { "expired" })]
+    Gone { state: AttemptState, at: Option<Millis> },
+    /// The hot tier cannot be asked, or holds a row that cannot be read.
+    #[error("read hot tier")]
+    Hot(#[from] db::Error),
+    /// The cold tier cannot be asked, or holds an object that cannot be read.
+    #[error("read cold tier")]
+    Cold(#[from] crate::cold::Error),
+    /// Lines that the catalog names are in neither tier, twice in a row.
+    #[error("line {line} is in neither tier, though the catalog names it")]
+    Missing { line: u64 },
+    #[error("a stored record cannot be read")]
+    Record(#[from] crate::model::InvalidRecord),
+}
+
+impl ReadError {
+    /// Whether asking again later may help.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Hot(error) => !error.is_permanent(),
+            Self::Cold(error) => !error.is_permanent(),
+            _ => false,
+        }
+    }
+}
+
+/// The reader. Clones share everything.
+#[derive(Clone)]
+pub struct Reader {
+    pub(crate) catalog: Catalog,
+    store: Store,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+/// One attempt as it was at one moment.
+#[derive(Clone)]
+pub struct View {
+    pub app: App,
+    pub job: Option<Job>,
+    pub attempt: Attempt,
+    /// When the snapshot was taken.
+    pub at: Millis,
+    pub(crate) snapshot: Snapshot,
+}
+
+impl View {
+    pub fn key(&self) -> AttemptKey {
+        AttemptKey { app: self.app.clone(), instance: self.attempt.instance.clone(), attempt: self.attempt.attempt }
+    }
+
+    /// What every line of the attempt says of itself, as of now.
+    pub fn identity(&self) -> Identity {
+        Identity { key: self.key(), job: self.job.clone(), labels: self.attempt.labels.clone() }
+    }
+
+    /// Whether no more lines are expected: the client said so, or long silence did.
+    pub fn is_final(&self) -> bool {
+        self.attempt.state_at(self.at).is_finished()
+    }
+
+    /// The last `lines` lines.
+    pub fn tail(&self, lines: u64) -> LineRange {
+        let all = self.attempt.lines();
+        LineRange::new(all.end().saturating_sub(lines).max(all.start()), all.end())
+    }
+}
+
+/// How often a waiting reader looks: lines are seen within a second of their commit.
+const WAIT_POLL: Duration = Duration::from_millis(250);
+
+impl Reader {
+    pub fn new(catalog: Catalog, store: Store, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        Self { catalog, store, clock, metrics }
+    }
+
+    /// An attempt, the newest where none is named, whatever its state. No line is read.
+    pub async fn show(&self, app: &App, instance: &Instance, attempt: Option<AttemptNo>) -> Result<View, ReadError> {
+        self.view(app, instance, attempt, LineRange::new(0, 0)).await
+    }
+
+    /// An attempt whose lines can be read; an error where it is expired or deleted.
+    pub async fn open(&self, app: &App, instance: &Instance, attempt: Option<AttemptNo>) -> Result<View, ReadError> {
+        let view = self.view(app, instance, attempt, LineRange::new(0, u64::MAX)).await?;
+        match view.attempt.state_at(view.at) {
+            state if state.is_gone() => Err(ReadError::Gone { state, at: gone_since(&view.attempt) }),
+            _ => Ok(view),
+        }
+    }
+
+    async fn view(
+        &self,
+        app: &App,
+        instance: &Instance,
+        attempt: Option<AttemptNo>,
+        range: LineRange,
+    ) -> Result<View, ReadError> {
+        let at = self.clock.now();
+        let snapshot = self.catalog.snapshot(app, instance, attempt, range).await?;
+        let snapshot = snapshot.ok_or(ReadError::NeverLogged)?;
+        let job = self.catalog.optional_name(&snapshot.home.db, snapshot.attempt.job_id).await?;
+        Ok(View { app: app.clone(), job, attempt: snapshot.attempt.clone(), at, snapshot })
+    }
+
+    /// The lines of `range`, as far as the view has them, in order.
+    pub fn lines(&self, view: &View, range: LineRange) -> Lines {
+        Lines::new(self.clone(), view, range.intersect(view.attempt.lines()))
+    }
+
+    /// Waits until there is a line at or beyond `line`, the attempt is over, or `patience` ends.
+    pub async fn wait_for(
+        &self,
+        app: &App,
+        instance: &Instance,
+        attempt: Option<AttemptNo>,
+        line: u64,
+        patience: Duration,
+    ) -> Result<View, ReadError> {
+        let deadline = self.clock.instant() + patience;
+        loop {
+            let view = self.open(app, instance, attempt).await;
+            let settled = match &view {
+                Ok(view) => view.attempt.next_line > line || view.is_final(),
+                Err(ReadError::NeverLogged) => false,
+                Err(_) => true,
+            };
+            let left = deadline.saturating_duration_since(self.clock.instant());
+            if settled || left.is_zero() {
+                return view;
+            }
+            self.clock.sleep(left.min(WAIT_POLL)).await;
+        }
+    }
+}
+
+/// An attempt that is over by its day alone has no row that says when.
+fn gone_since(attempt: &Attempt) -> Option<Millis> {
+    attempt.gone_at.or(attempt.expires_day.map(Millis::of_day))
+}
