@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS attempt_{shard} (
     written_at BIGINT NOT NULL,
     finished_at BIGINT,
     published_at BIGINT,
-    expires_day INT,
+    expires_at BIGINT,
     gone_at BIGINT,
     failures INT NOT NULL,
     due_at BIGINT NOT NULL,

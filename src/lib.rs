@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod catalog;
+pub mod cli;
 pub mod clock;
 pub mod cold;
 pub mod config;

@@ -1,54 +1,289 @@
-//! Archiver (skeleton while the rest is written).
+//! The move from the hot to the cold tier, and the end of what is too old for either.
+//!
+//! # Overview
+//!
+//! A run looks at every attempt that is due (`agenda`) and does what it needs. The dangerous part is
+//! six verbs, each in a file of its own:
+//!
+//! ```text
+//! claim    take the server's lease
+//! plan     choose attempts for one object; commit its row under a fresh name
+//! build    stream chunks into frames into the object
+//! verify   read the object back and compare it with the chunk rows' hashes
+//! publish  parts appear and watermarks rise
+//! purge    after a grace time, chunks below the watermark go
+//! ```
+//!
+//! Timer and "run now" are one path; one run at a time on a daemon, one at a time on a server.
+//!
+//! # Invariants
+//!
+//! - Verified, then published, then purged (I4). The types hold the order: only `verify` makes a
+//!   [`Verified`], which `publish` takes, and purging looks only at watermarks that were published.
+//! - Whoever lost its lease changes nothing (I5): every transaction begins with the fence.
+//! - Everything is bounded (I7): an attempt of any size streams through a few frames.
+//!
+//! # Crash consistency
+//!
+//! A crash leaves an `uploading` row, which the sweeper dooms after a day, or chunks below the
+//! watermark, which the next run purges. Nothing else, and every step can be run again.
+//!
+//! # Cancellation
+//!
+//! A run that is told to stop gives up the object it is building. A run that is dropped (its lease
+//! was lost) leaves what a crash leaves.
+//!
+//! [`Verified`]: verify::Verified
 
+mod agenda;
+mod build;
+mod candidates;
+mod claim;
+mod plan;
+mod publish;
+mod purge;
 mod report;
+mod retire;
+mod run;
+mod sweep;
+mod verify;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
 
 pub use report::{Failure, Move, RunReport, Waiting};
 
-use crate::model::Millis;
+use crate::catalog::{Catalog, LeaseError, RunRow};
+use crate::clock::{self, Clock};
+use crate::cold::Store;
+use crate::cold::segment::SegmentSettings;
+use crate::model::{Age, Millis, RuleSet};
+use crate::telemetry::Metrics;
 
+/// Why a run, or a part of it, did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    #[error("hot tier")]
+    #[error("ask the hot tier")]
     Db(#[from] crate::db::Error),
-    #[error("cold tier")]
+    #[error("ask the cold tier")]
     Cold(#[from] crate::cold::Error),
-    #[error(transparent)]
-    Lease(#[from] crate::catalog::LeaseError),
+    #[error("the lease was lost to another daemon")]
+    LeaseLost,
     #[error("the daemon is stopping")]
     Stopping,
+    /// The object does not hold what the chunk rows say. It is never published.
+    #[error("verify {key}: {what}")]
+    Mismatch { key: String, what: String },
 }
 
-/// The archiver as the API sees it. Clones share everything.
-#[derive(Clone)]
-pub struct Archiver {}
+impl From<LeaseError> for ArchiveError {
+    fn from(error: LeaseError) -> Self {
+        match error {
+            LeaseError::Lost => Self::LeaseLost,
+            LeaseError::Db(error) => Self::Db(error),
+        }
+    }
+}
 
-#[expect(clippy::unused_async, reason = "skeleton")]
+impl ArchiveError {
+    /// Whether the rest of the run would fail in the same way.
+    fn stops_the_run(&self) -> bool {
+        match self {
+            Self::Db(error) => !matches!(error, crate::db::Error::Row(_)),
+            Self::Cold(error) => {
+                !error.is_permanent() || matches!(error, crate::cold::Error::Refused { .. })
+            }
+            Self::LeaseLost | Self::Stopping => true,
+            Self::Mismatch { .. } => false,
+        }
+    }
+
+    /// With its causes, for reports and log lines.
+    fn chain(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |error| error.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
+    }
+}
+
+/// Settings of the archiver.
+#[derive(Clone)]
+pub struct ArchiveSettings {
+    pub rules: Arc<RuleSet>,
+    pub idle_after: Duration,
+    /// Compressed bytes at which an object is full.
+    pub object_bytes: u64,
+    /// A due attempt waits at most so long for company.
+    pub max_delay: Duration,
+    pub purge_grace: Duration,
+    pub forget_after: Age,
+    pub dedup_window: Duration,
+    /// An upload older than this is nobody's.
+    pub abandoned_after: Duration,
+    /// How long the name of a doomed object is deleted again and again.
+    pub doomed_for: Duration,
+    pub segment: SegmentSettings,
+    /// Binds bucket and database together; stands in every object.
+    pub cluster_id: String,
+    /// Unlike any other process's, now or ever.
+    pub daemon: String,
+    /// The moment of the next scheduled run after the given one.
+    pub next_run: Arc<dyn Fn(Millis) -> Option<Millis> + Send + Sync>,
+}
+
+/// The archiver. Clones share everything.
+#[derive(Clone)]
+pub struct Archiver {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<i64>,
+}
+
+struct Shared {
+    catalog: Catalog,
+    store: Store,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    settings: ArchiveSettings,
+    stop: CancellationToken,
+}
+
+/// The archiver's work, which someone must [`Worker::run`].
+#[derive(Clone)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    requests: Arc<Mutex<mpsc::Receiver<i64>>>,
+}
+
+/// Requests that wait for the run under way; more are refused.
+const MAX_REQUESTS: usize = 16;
+
 impl Archiver {
+    pub fn new(
+        catalog: Catalog,
+        store: Store,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        settings: ArchiveSettings,
+        stop: CancellationToken,
+    ) -> (Self, Worker) {
+        let shared = Arc::new(Shared { catalog, store, clock, metrics, settings, stop });
+        let (sender, requests) = mpsc::channel(MAX_REQUESTS);
+        let worker = Worker { shared: Arc::clone(&shared), requests: Arc::new(Mutex::new(requests)) };
+        (Self { shared, requests: sender }, worker)
+    }
+
     /// Asks for a run of everything due, now. Answers with its id; a run that is under way is
     /// waited for first, so the new one sees everything that was committed before the call.
     pub async fn request_run(&self) -> Result<i64, ArchiveError> {
-        Err(ArchiveError::Stopping)
+        let place = self.requests.try_reserve().map_err(|_| ArchiveError::Stopping)?;
+        let id = self.shared.new_run_id();
+        self.shared.put_report(id, &self.shared.new_report(id, "request")).await?;
+        place.send(id);
+        Ok(id)
     }
 
     /// Waits until the run has ended, at most `patience`; its report as it stands then.
-    pub async fn wait_for(&self, _run_id: i64, _patience: Duration) -> Result<Option<RunReport>, ArchiveError> {
-        Ok(None)
+    pub async fn wait_for(&self, run_id: i64, patience: Duration) -> Result<Option<RunReport>, ArchiveError> {
+        let clock = &self.shared.clock;
+        let deadline = clock.instant() + patience;
+        loop {
+            let report = self.report(run_id).await?;
+            let over = report.as_ref().is_none_or(|report| report.finished_at.is_some());
+            if over || clock.instant() >= deadline {
+                return Ok(report);
+            }
+            clock.sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// What a run would do now, and why.
     pub async fn dry_run(&self) -> Result<RunReport, ArchiveError> {
-        Err(ArchiveError::Stopping)
+        run::rehearse(&self.shared).await
+    }
+
+    /// The report of one run, of whichever daemon.
+    pub async fn report(&self, run_id: i64) -> Result<Option<RunReport>, ArchiveError> {
+        let runs = self.shared.catalog.runs(self.shared.report_db(), Some(run_id), 1).await?;
+        Ok(runs.into_iter().next().map(|row| self.shared.report_of(row)))
     }
 
     /// Reports of the last runs of any daemon, newest first.
-    pub async fn runs(&self, _limit: u32) -> Result<Vec<RunReport>, ArchiveError> {
-        Ok(Vec::new())
+    pub async fn runs(&self, limit: u32) -> Result<Vec<RunReport>, ArchiveError> {
+        let runs = self.shared.catalog.runs(self.shared.report_db(), None, limit).await?;
+        Ok(runs.into_iter().map(|row| self.shared.report_of(row)).collect())
     }
 
     /// When the schedule starts the next run.
     pub fn next_scheduled(&self) -> Option<Millis> {
-        None
+        (self.shared.settings.next_run)(self.shared.clock.now())
+    }
+}
+
+impl Worker {
+    /// Runs on schedule and on request until the daemon stops.
+    pub async fn run(&self) {
+        let mut requests = self.requests.lock().await;
+        let shared = &self.shared;
+        while !shared.stop.is_cancelled() {
+            let now = shared.clock.now();
+            let next = (shared.settings.next_run)(now).unwrap_or(Millis::NEVER);
+            tokio::select! {
+                () = shared.stop.cancelled() => {}
+                Some(id) = requests.recv() => run::run(shared, id, run::Cause::Request).await,
+                () = shared.clock.sleep(next.since(now).min(LONGEST_SLEEP)) => {
+                    if shared.clock.now() >= next {
+                        run::run(shared, shared.new_run_id(), run::Cause::Schedule).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A clock that is set forward is noticed after this long.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+impl Shared {
+    /// Rises with time, fits a JSON number.
+    fn new_run_id(&self) -> i64 {
+        self.clock.now().get() * 1000 + i64::from(clock::random_u32() % 1000)
+    }
+
+    /// Reports of all servers stand on the first.
+    fn report_db(&self) -> &Arc<crate::db::Db> {
+        &self.catalog.cluster.servers()[0]
+    }
+
+    fn new_report(&self, id: i64, cause: &str) -> RunReport {
+        RunReport {
+            run_id: id.to_string(),
+            daemon: self.settings.daemon.clone(),
+            cause: cause.to_owned(),
+            state: "running".to_owned(),
+            started_at: self.clock.now().to_string(),
+            ..RunReport::default()
+        }
+    }
+
+    async fn put_report(&self, id: i64, report: &RunReport) -> Result<(), ArchiveError> {
+        let row = RunRow {
+            id,
+            daemon: report.daemon.clone(),
+            started_at: Millis::new(id / 1000),
+            finished_at: report.finished_at.is_some().then(|| self.clock.now()),
+            report: serde_json::to_string(report).unwrap_or_default(),
+        };
+        Ok(self.catalog.put_run(self.report_db(), &row).await?)
+    }
+
+    fn report_of(&self, row: RunRow) -> RunReport {
+        serde_json::from_str(&row.report).unwrap_or_else(|_| RunReport {
+            run_id: row.id.to_string(),
+            daemon: row.daemon,
+            state: "unreadable".to_owned(),
+            ..RunReport::default()
+        })
     }
 }

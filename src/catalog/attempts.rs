@@ -47,8 +47,8 @@ pub struct Attempt {
     pub written_at: Millis,
     pub finished_at: Option<Millis>,
     pub published_at: Option<Millis>,
-    /// From this day on (UTC, days since 1970) every read answers that it is expired.
-    pub expires_day: Option<i64>,
+    /// From this moment on every read answers that it is expired.
+    pub expires_at: Option<Millis>,
     /// When it expired or was deleted.
     pub gone_at: Option<Millis>,
     /// How often in a row archiving it has failed.
@@ -87,17 +87,17 @@ impl Attempt {
             written_at: Millis::new(column(row, "written_at")?),
             finished_at: millis("finished_at")?,
             published_at: millis("published_at")?,
-            expires_day: column::<Option<i32>>(row, "expires_day")?.map(i64::from),
+            expires_at: millis("expires_at")?,
             gone_at: millis("gone_at")?,
             failures: column::<i32>(row, "failures")?.unsigned_abs(),
             due_at: Millis::new(column(row, "due_at")?),
         })
     }
 
-    /// The state as of `now`: an attempt is expired from its day on, whether or not the archiver
+    /// The state as of `now`: an attempt is expired from its moment on, whether or not the archiver
     /// has come by. So every daemon says the same at the same time.
     pub fn state_at(&self, now: Millis) -> AttemptState {
-        let over = self.expires_day.is_some_and(|day| day <= now.day());
+        let over = self.expires_at.is_some_and(|at| at <= now);
         if over && !self.held && self.state.is_finished() { AttemptState::Expired } else { self.state }
     }
 
@@ -160,10 +160,19 @@ impl super::Catalog {
         Ok((count(&row, "attempts")?, column::<Option<i64>>(&row, "oldest")?.map(Millis::new)))
     }
 
-    /// Reads one attempt by the catalog's id.
-    pub async fn attempt(&self, home: &Home, id: AttemptId) -> Result<Option<Attempt>> {
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql::attempts_by_id(home.shard, 1))).bind(id.get());
-        query.fetch_optional(home.db.pool()).await?.as_ref().map(Attempt::from_row).transpose()
+    /// The rows of these ids as they are now, in no order; those that are gone are left out.
+    pub async fn attempts(&self, home: &Home, ids: &[AttemptId]) -> Result<Vec<Attempt>> {
+        let mut rows = Vec::with_capacity(ids.len());
+        for some in super::in_powers_of_two(ids) {
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql::attempts_by_id(home.shard, some.len())));
+            for id in some {
+                query = query.bind(id.get());
+            }
+            for row in query.fetch_all(home.db.pool()).await? {
+                rows.push(Attempt::from_row(&row)?);
+            }
+        }
+        Ok(rows)
     }
 
     /// Puts attempts off until the given times; those that changed since stay due.
@@ -214,8 +223,8 @@ impl super::Catalog {
         .await
     }
 
-    /// Notes that the chunks below `line` are deleted, and when to look again. Answers false when
-    /// the row changed since it was read, which leaves it due.
+    /// Notes that the chunks below a line are deleted, and when to look again; a row that changed
+    /// since it was read stays due.
     pub async fn purged(
         &self,
         home: &Home,

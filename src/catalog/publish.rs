@@ -24,7 +24,7 @@ pub struct NewEntry {
     pub levels: LevelSet,
     pub frames: Vec<u8>,
     /// `None` for one that is still open or stays forever.
-    pub expires_day: Option<i64>,
+    pub expires_at: Option<Millis>,
 }
 
 /// What a publication did.
@@ -145,7 +145,7 @@ async fn raise_watermark(tx: &mut Connection, entry: &NewEntry, times: PublishTi
         .bind(times.now.get())
         .bind(entry.raw_bytes as i64)
         .bind(entry.meta_version as i32)
-        .bind(entry.expires_day.map(|day| day as i32))
+        .bind(entry.expires_at.map(Millis::get))
         .bind(end)
         .bind(times.now.get())
         .bind(times.purge_at.get())

@@ -6,7 +6,7 @@ use crate::db::{Db, Engine, Shard};
 const ATTEMPT_COLUMNS: &str = "a.id, a.app_id, a.instance, a.attempt, a.job_id, a.labels, a.state, a.outcome, \
      a.held, a.meta_version, a.archived_meta, a.next_line, a.archived_line, a.purged_line, a.trimmed_line, \
      a.raw_bytes, a.archived_bytes, a.first_ts, a.last_ts, a.levels, a.created_at, a.written_at, \
-     a.finished_at, a.published_at, a.expires_day, a.gone_at, a.failures, a.due_at";
+     a.finished_at, a.published_at, a.expires_at, a.gone_at, a.failures, a.due_at";
 
 const SEGMENT_COLUMNS: &str = "s.id AS s_id, s.ulid AS s_ulid, s.app_id AS s_app_id, s.rule_id AS s_rule_id, \
      s.finish_day AS s_finish_day, s.state AS s_state, s.byte_length AS s_byte_length, \
@@ -170,7 +170,7 @@ pub(super) fn upsert_attempts(engine: Engine, shard: Shard, rows: usize) -> Stri
          levels = levels | {levels}, \
          written_at = CASE WHEN {lines} > 0 THEN {written} ELSE written_at END, \
          finished_at = CASE WHEN {reopens} THEN NULL ELSE finished_at END, \
-         expires_day = CASE WHEN {reopens} THEN NULL ELSE expires_day END, \
+         expires_at = CASE WHEN {reopens} THEN NULL ELSE expires_at END, \
          state = CASE WHEN {reopens} THEN 0 ELSE state END, \
          raw_bytes = raw_bytes + {bytes}, \
          next_line = next_line + {lines}",
@@ -295,7 +295,7 @@ pub(super) fn make_live() -> &'static str {
 pub(super) fn raise_watermark(shard: Shard) -> String {
     format!(
         "/* catalog::publish */ UPDATE attempt_{shard} SET published_at = ?, archived_bytes = archived_bytes + ?, \
-         archived_meta = ?, expires_day = ?, failures = 0, \
+         archived_meta = ?, expires_at = ?, failures = 0, \
          due_at = CASE WHEN next_line > ? THEN ? ELSE ? END, archived_line = ? \
          WHERE id = ? AND archived_line = ? AND state NOT IN (3, 4)"
     )

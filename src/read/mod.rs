@@ -184,7 +184,7 @@ impl Reader {
     }
 }
 
-/// An attempt that is over by its day alone has no row that says when.
+/// An attempt that is over by its age alone has no row that says when.
 fn gone_since(attempt: &Attempt) -> Option<Millis> {
-    attempt.gone_at.or(attempt.expires_day.map(Millis::of_day))
+    attempt.gone_at.or(attempt.expires_at)
 }

@@ -1,0 +1,70 @@
+//! The first verb: take the lease of a server, and keep it while the run lasts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{ArchiveError, Shared};
+use crate::catalog::Lease;
+use crate::db::Db;
+
+/// What one daemon at a time does on a server: everything that moves, purges, expires or sweeps.
+/// One lease for all of it packs an object from all shards and needs one fence.
+const TASK: &str = "mover";
+
+/// A daemon that was killed keeps others out for this long.
+const LEASE_TTL: Duration = Duration::from_secs(20);
+
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+
+/// How often one who waits for the lease looks.
+const WAIT_POLL: Duration = Duration::from_millis(200);
+
+/// Takes the lease; waits at most `patience` while another daemon holds it.
+pub(super) async fn claim(shared: &Shared, db: &Arc<Db>, patience: Duration) -> Result<Option<Lease>, ArchiveError> {
+    let deadline = shared.clock.instant() + patience;
+    loop {
+        if let Some(lease) = Lease::take(db, TASK, &shared.settings.daemon, LEASE_TTL).await? {
+            return Ok(Some(lease));
+        }
+        if shared.stop.is_cancelled() {
+            return Err(ArchiveError::Stopping);
+        }
+        if shared.clock.instant() >= deadline {
+            return Ok(None);
+        }
+        shared.clock.sleep(WAIT_POLL).await;
+    }
+}
+
+/// Runs `work` while renewing the lease, and releases it. Work is dropped when the lease is lost.
+pub(super) async fn hold<T>(
+    shared: &Shared,
+    db: &Arc<Db>,
+    lease: Lease,
+    work: impl Future<Output = Result<T, ArchiveError>>,
+) -> Result<T, ArchiveError> {
+    let result = tokio::select! {
+        result = work => result,
+        error = keep(shared, db, &lease) => Err(error),
+    };
+    if let Err(error) = lease.release(db).await {
+        tracing::warn!(error = %error, "could not release the lease; it ends by itself");
+    }
+    result
+}
+
+/// Renews until that fails for good.
+async fn keep(shared: &Shared, db: &Arc<Db>, lease: &Lease) -> ArchiveError {
+    let mut renewed_at = shared.clock.instant();
+    loop {
+        shared.clock.sleep(RENEW_EVERY).await;
+        match lease.renew(db, LEASE_TTL).await {
+            Ok(()) => renewed_at = shared.clock.instant(),
+            Err(error) => match ArchiveError::from(error) {
+                // The database is away; the lease lasts a little longer, the fence decides.
+                ArchiveError::Db(_) if shared.clock.instant() - renewed_at < LEASE_TTL => {}
+                error => return error,
+            },
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The fifth verb: the catalog learns of the object.
+
+use std::sync::Arc;
+
+use super::build::{Built, BuiltEntry};
+use super::verify::Verified;
+use super::{ArchiveError, Shared};
+use crate::catalog::{Lease, NewEntry, PublishTimes, Published, Sealed};
+use crate::cold::segment::{FrameMap, PartPlace, Written};
+use crate::db::Db;
+use crate::model::AttemptId;
+
+/// How long the sweeper leaves a live object alone of which nothing was published yet.
+const CHECK_AFTER: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+/// Publishes what was verified, and sets aside what was found damaged while building.
+pub(super) async fn publish(
+    shared: &Shared,
+    db: &Arc<Db>,
+    lease: &Lease,
+    verified: Verified,
+) -> Result<(Published, Built), ArchiveError> {
+    let built = verified.into_built();
+    let now = shared.clock.now();
+    let times = PublishTimes {
+        now,
+        purge_at: now.after(shared.settings.purge_grace),
+        check_at: now.after(CHECK_AFTER),
+    };
+    let Written { byte_length, hash, index_offset, frames_offset, .. } = built.written;
+    let sealed = Sealed { byte_length, hash, index_offset, frames_offset };
+    let entries = built.entries.iter().zip(&built.written.parts);
+    let entries = entries.filter(|(entry, _)| !(entry.is_damaged && entry.lines.is_empty()));
+    let entries = entries.map(|(entry, part)| new_entry(entry, part)).collect();
+    let published = shared.catalog.publish(db, lease, built.planned.segment, sealed, entries, times).await?;
+    set_aside(shared, lease, built.entries.iter().filter(|entry| entry.is_damaged)).await?;
+    Ok((published, built))
+}
+
+fn new_entry(entry: &BuiltEntry, part: &PartPlace) -> NewEntry {
+    NewEntry {
+        shard: entry.home.shard,
+        id: entry.attempt.id,
+        lines: entry.lines,
+        // Half of an attempt is not yet what its row says of it.
+        meta_version: if entry.lines == entry.due.lines { entry.attempt.meta_version } else { entry.attempt.archived_meta },
+        raw_bytes: entry.raw_bytes,
+        byte_offset: part.place.byte_offset,
+        byte_length: part.place.byte_length,
+        skip: part.place.skip,
+        ts_range: part.ts.map(|ts| (ts.first, ts.last)),
+        levels: part.levels,
+        frames: part.place.frames.as_ref().map(FrameMap::encode).unwrap_or_default(),
+        expires_at: entry.due.expires_at,
+    }
+}
+
+/// Puts attempts off whose archiving failed: an hour, then twice as long each time, at most a day.
+pub(super) async fn set_aside(
+    shared: &Shared,
+    lease: &Lease,
+    entries: impl Iterator<Item = &BuiltEntry>,
+) -> Result<(), ArchiveError> {
+    for entry in entries {
+        let hours = 1u64 << entry.attempt.failures.min(5);
+        let pause = std::time::Duration::from_secs(3600 * hours.min(24));
+        let row: (AttemptId, _) = (entry.attempt.id, shared.clock.now().after(pause));
+        shared.catalog.set_aside(&entry.home, lease, vec![row]).await?;
+    }
+    Ok(())
+}

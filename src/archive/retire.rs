@@ -1,0 +1,60 @@
+//! Attempts whose time is over: expired, and after `forget_after` forgotten.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::candidates::DueWork;
+use super::{ArchiveError, Failure, RunReport, Shared};
+use crate::catalog::{DaemonRow, Lease};
+use crate::db::Db;
+
+/// A daemon that has not been heard of for so long has no say.
+const DAEMON_LIVES: Duration = Duration::from_secs(60);
+
+/// Expires and forgets. Nothing expires while the daemons disagree on the rules: one node's typo
+/// must not delete years.
+pub(super) async fn retire(
+    shared: &Shared,
+    db: &Arc<Db>,
+    lease: &Lease,
+    work: &mut DueWork,
+    report: &mut RunReport,
+) -> Result<(), ArchiveError> {
+    if !work.expiries.is_empty() {
+        if let Some(other) = dissenter(shared, db).await? {
+            report.failures.push(Failure {
+                what: format!("expire {} attempts", work.expiries.len()),
+                error: format!("daemon {} holds to other retention rules; nothing expires until all agree", other.name),
+            });
+        } else {
+            for (home, attempt) in std::mem::take(&mut work.expiries) {
+                if shared.catalog.expire(&home, lease, &attempt, shared.clock.now()).await? {
+                    report.expired += 1;
+                    shared.metrics.attempts_expired.inc();
+                }
+            }
+        }
+    }
+    for (home, id) in std::mem::take(&mut work.forgets) {
+        shared.catalog.forget(&home, lease, id).await?;
+        report.forgotten += 1;
+    }
+    Ok(())
+}
+
+/// A live daemon with other rules than ours.
+async fn dissenter(shared: &Shared, db: &Arc<Db>) -> Result<Option<DaemonRow>, ArchiveError> {
+    let since = crate::model::Millis::new(shared.clock.now().get() - DAEMON_LIVES.as_millis() as i64);
+    let daemons = shared.catalog.daemons(db, since).await?;
+    let ours = rules_digest(&shared.settings.rules);
+    Ok(daemons.into_iter().find(|daemon| daemon.rules != ours))
+}
+
+/// What daemons compare to know that they hold to the same rules.
+pub fn rules_digest(rules: &crate::model::RuleSet) -> String {
+    let mut hash = blake3::Hasher::new();
+    for rule in rules.iter() {
+        hash.update(format!("{rule:?}").as_bytes());
+    }
+    hash.finalize().to_hex()[..32].to_owned()
+}

@@ -1,0 +1,201 @@
+//! `logtier rm`, `hold`, `archive` and `status`: what operators do.
+
+use std::io::{BufRead as _, IsTerminal as _};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use super::args;
+use super::client::{Call, ClientError};
+use super::lists::Format;
+use super::logs::{Selection, unreadable};
+use super::{Exit, Session, output, render};
+
+/// How often a run that takes longer than one call is asked after.
+const RUN_POLL: Duration = Duration::from_secs(2);
+/// On top of what the daemon was told to wait.
+const ANSWER_GRACE: Duration = Duration::from_secs(30);
+/// Many proxies cut a call after a minute.
+const LONGEST_WAIT_CALL: Duration = Duration::from_secs(50);
+
+#[derive(Debug, Args)]
+pub(super) struct RmArgs {
+    /// Whose log to delete, all its attempts
+    instance: String,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HoldArgs {
+    /// Whose log to keep
+    instance: String,
+    /// Let it go again
+    #[arg(long)]
+    release: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ArchiveArgs {
+    /// Move nothing; say what would move, and why
+    #[arg(long)]
+    dry_run: bool,
+    /// How long to wait for the run's end; 0 starts it and returns
+    #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = args::span)]
+    wait: Duration,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub(super) async fn rm(session: &mut Session, args: RmArgs) -> anyhow::Result<Exit> {
+    let name = format!("{}/{}", session.app, args.instance);
+    if !args.yes && !confirmed(&name)? {
+        eprintln!("logtier: nothing was deleted");
+        return Ok(Exit::Nothing);
+    }
+    let answer = session.client.send(&Call::on_instance(Method::DELETE, &session.app, &args.instance, "")).await;
+    answer.map_err(|error| about(error, session, &args.instance)).with_context(|| format!("delete {name}"))?;
+    eprintln!("deleted {name}: no read finds it any more, and the next compaction removes its bytes");
+    Ok(Exit::Done)
+}
+
+fn confirmed(name: &str) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        anyhow::bail!("deleting {name} cannot be undone; say --yes where nobody can be asked");
+    }
+    eprint!("Delete the log of {name} for good? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context("read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+pub(super) async fn hold(session: &mut Session, args: HoldArgs) -> anyhow::Result<Exit> {
+    let name = format!("{}/{}", session.app, args.instance);
+    let method = if args.release { Method::DELETE } else { Method::PUT };
+    let answer = session.client.send(&Call::on_instance(method, &session.app, &args.instance, "/hold")).await;
+    answer.map_err(|error| about(error, session, &args.instance)).with_context(|| format!("hold {name}"))?;
+    match args.release {
+        true => eprintln!("released {name}: its retention rule counts again"),
+        false => eprintln!("holding {name}: it neither expires nor can be deleted until `logtier hold --release`"),
+    }
+    Ok(Exit::Done)
+}
+
+fn about(error: ClientError, session: &Session, instance: &str) -> anyhow::Error {
+    let (app, instance) = (session.app.clone(), instance.to_owned());
+    unreadable(error.into(), &Selection { app, instance, attempt: None, filters: Vec::new() })
+}
+
+pub(super) async fn archive(session: &mut Session, args: ArchiveArgs) -> anyhow::Result<Exit> {
+    let started = session.clock.instant();
+    let first_wait = args.wait.min(LONGEST_WAIT_CALL);
+    let mut call = Call::new(Method::POST, "/archive").timeout(Some(first_wait + ANSWER_GRACE));
+    if args.dry_run {
+        call = call.query("dry_run", true);
+    } else if !args.wait.is_zero() {
+        call = call.query("wait", first_wait.as_secs().max(1));
+    }
+    let answer = session.client.send(&call).await?;
+    let runs_on = answer.status() == StatusCode::ACCEPTED;
+    let mut report: Value = session.client.decode(answer).await?;
+    if let Some(run) = report.get("run_id").filter(|_| runs_on).map(|id| render::cell("", id)) {
+        loop {
+            let left = args.wait.saturating_sub(session.clock.instant().duration_since(started));
+            if left.is_zero() {
+                return still_running(session, &report, &run, &args);
+            }
+            session.clock.sleep(RUN_POLL.min(left)).await;
+            report = session.client.json(&Call::new(Method::GET, &format!("/runs/{run}"))).await?;
+            if is_over(&report) {
+                break;
+            }
+        }
+    }
+    print(session, &report, args.output)?;
+    let failed = ["outcome", "state"].iter().any(|name| report.get(name).and_then(Value::as_str) == Some("failed"));
+    Ok(if failed { Exit::Flawed } else { Exit::Done })
+}
+
+fn still_running(session: &mut Session, report: &Value, run: &str, args: &ArchiveArgs) -> anyhow::Result<Exit> {
+    if args.output == Format::Json {
+        session.out.line(&report.to_string())?;
+    }
+    eprintln!("logtier: run {run} goes on at the daemon; `logtier status` shows its end");
+    // Not waiting was asked for; not ending in time is news.
+    Ok(if args.wait.is_zero() { Exit::Done } else { Exit::Nothing })
+}
+
+/// Whether a report is that of a run that has ended.
+fn is_over(report: &Value) -> bool {
+    match report.get("finished_at") {
+        Some(at) => !at.is_null(),
+        None => report.get("state").and_then(Value::as_str) != Some("running"),
+    }
+}
+
+pub(super) async fn status(session: &mut Session, args: StatusArgs) -> anyhow::Result<Exit> {
+    let status: Value = session.client.json(&Call::new(Method::GET, "/status")).await?;
+    if args.output == Format::Table && session.out.terminal {
+        session.out.line(&format!("{}{}{}\n", output::BOLD, session.client.url(), output::RESET))?;
+    }
+    print(session, &status, args.output)?;
+    Ok(Exit::Done)
+}
+
+fn print(session: &mut Session, value: &Value, format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Json => session.out.line(&value.to_string()),
+        Format::Table => session.out.write(render::document(value).as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Answer, Server};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_run_is_waited_for() {
+        let server = Server::start([
+            Answer::json(202, &serde_json::json!({"run_id": "01X"})),
+            Answer::json(
+                200,
+                &serde_json::json!({"run_id": "01X", "finished_at": "2026-11-22T10:00:00.000Z", "attempts": 3}),
+            ),
+        ])
+        .await;
+        let (exit, stdout) = server.run("archive --wait 1m").await;
+        assert_eq!(exit.expect("ran"), Exit::Done);
+        assert!(stdout.contains("attempts  3"), "{stdout}");
+        let seen = server.seen();
+        assert_eq!(seen[0].target, "/api/v1/archive?wait=50");
+        assert_eq!(seen[1].target, "/api/v1/runs/01X");
+        let server = Server::start([Answer::json(200, &serde_json::json!({"due": []}))]).await;
+        assert_eq!(server.run("archive --dry-run -o json").await.1, "{\"due\":[]}\n");
+        assert_eq!(server.seen()[0].target, "/api/v1/archive?dry_run=true");
+    }
+
+    #[tokio::test]
+    async fn deleting_wants_a_yes() {
+        let server = Server::start([Answer::status(204), Answer::problem(409, "it is held")]).await;
+        if !std::io::stdin().is_terminal() {
+            assert!(server.run("rm r").await.0.is_err());
+        }
+        assert_eq!(server.run("rm r --yes").await.0.expect("deleted"), Exit::Done);
+        assert_eq!(server.seen()[0].method, Method::DELETE);
+        let error = server.run("rm r --yes").await.0.expect_err("held");
+        assert!(format!("{error:#}").contains("it is held"), "{error:#}");
+    }
+}

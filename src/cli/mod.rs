@@ -1,0 +1,254 @@
+//! The command line: what operators and scripts type.
+//!
+//! All commands but those of `daemon.rs` are clients of a daemon's HTTP interface and hold nothing
+//! that another client could not. stdout carries data, stderr speaks to people, and exit codes are
+//! grep's: 0 done or found, 1 nothing found, 2 an error; `exec` passes its command's code on.
+#![allow(clippy::print_stderr, reason = "stderr is where a command speaks to people")]
+
+mod args;
+mod client;
+mod daemon;
+mod exec;
+mod follow;
+mod lists;
+mod logs;
+mod manage;
+mod output;
+mod pages;
+mod push;
+mod record;
+mod render;
+mod search;
+mod split;
+mod spool;
+#[cfg(test)]
+mod testing;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use self::client::{Client, ClientError};
+use self::output::{Out, OutputClosed};
+use crate::clock::Clock;
+
+/// Keeps the logs of job instances: recent ones in SQL tables, aged ones compressed in object
+/// storage, and one reader over both.
+#[derive(Debug, Parser)]
+#[command(name = "logtier", version, max_term_width = 100, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// The daemon to talk to
+    #[arg(long, global = true, env = "LOGTIER_URL", value_name = "URL", default_value = "http://127.0.0.1:7710")]
+    url: String,
+    /// The app (namespace) that is meant
+    #[arg(long, global = true, env = "LOGTIER_APP", value_name = "APP", default_value = "default")]
+    app: String,
+    /// Bearer token; safer in LOGTIER_TOKEN or a file than among the arguments
+    #[arg(long, global = true, env = "LOGTIER_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// File that holds the bearer token
+    #[arg(long, global = true, env = "LOGTIER_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+    /// Configuration of the daemon, for `serve`, `migrate` and `config`
+    #[arg(long, global = true, env = "LOGTIER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Serve,
+    /// Bring the tables of the hot tier to this version
+    Migrate,
+    /// Look at the daemon's configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Send a file, or stdin, as the log of an instance
+    Push(push::PushArgs),
+    /// Say that an instance is over
+    Finish(push::FinishArgs),
+    /// Run a command, ship its output, finish by its exit code and pass that on
+    Exec(exec::ExecArgs),
+    /// Print the log of an instance
+    Logs(logs::LogsArgs),
+    /// Show what is known of an instance
+    Show(lists::ShowArgs),
+    /// List instances, newest first
+    Ls(lists::LsArgs),
+    /// Search the logs of many instances
+    Grep(search::GrepArgs),
+    /// Delete the log of an instance
+    Rm(manage::RmArgs),
+    /// Keep the log of an instance from being deleted or expired
+    Hold(manage::HoldArgs),
+    /// Move what is due to the cold tier now
+    Archive(manage::ArchiveArgs),
+    /// Show how the daemon and its tiers are
+    Status(manage::StatusArgs),
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Read the configuration, name all mistakes, and print the next runs of each schedule
+    Check,
+}
+
+/// How a command ended, where it did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// Done, or found: 0.
+    Done,
+    /// Asked for something that is not there: 1.
+    Nothing,
+    /// Finished, but not all of it worked; said on stderr: 2.
+    Flawed,
+    /// The exit code of a command that `exec` ran.
+    Code(u8),
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Done => Self::from(0),
+            Exit::Nothing => Self::from(1),
+            Exit::Flawed => Self::from(2),
+            Exit::Code(code) => Self::from(code),
+        }
+    }
+}
+
+/// What a client command works with.
+struct Session {
+    client: Client,
+    app: String,
+    clock: Clock,
+    out: Out,
+}
+
+/// The program: reads the arguments, runs the command, and gives the process's exit code.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(exit) => exit.into(),
+        // Someone downstream (`head`) has seen enough.
+        Err(error) if error.is::<OutputClosed>() => ExitCode::SUCCESS,
+        Err(error) => {
+            explain(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Serve => daemon::serve(global.config.as_deref()),
+        Command::Migrate => daemon::migrate(global.config.as_deref()),
+        Command::Config(ConfigCommand::Check) => daemon::check_config(global.config.as_deref()),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "logtier", &mut std::io::stdout());
+            Ok(Exit::Done)
+        }
+        command => {
+            let mut session = session(&global)?;
+            // One thread is enough for a client; reads of stdin and files have their own.
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+            let ended = runtime.block_on(run_client(&mut session, command));
+            // A read of stdin that never ends must not keep the process.
+            runtime.shutdown_background();
+            let flushed = session.out.flush();
+            let exit = ended?;
+            flushed?;
+            Ok(exit)
+        }
+    }
+}
+
+async fn run_client(session: &mut Session, command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Push(args) => push::push(session, args).await,
+        Command::Finish(args) => push::finish(session, args).await,
+        Command::Exec(args) => exec::exec(session, args).await,
+        Command::Logs(args) => logs::logs(session, args).await,
+        Command::Show(args) => lists::show(session, args).await,
+        Command::Ls(args) => lists::ls(session, args).await,
+        Command::Grep(args) => search::grep(session, args).await,
+        Command::Rm(args) => manage::rm(session, args).await,
+        Command::Hold(args) => manage::hold(session, args).await,
+        Command::Archive(args) => manage::archive(session, args).await,
+        Command::Status(args) => manage::status(session, args).await,
+        Command::Serve | Command::Migrate | Command::Config(_) | Command::Completions { .. } => Ok(Exit::Done),
+    }
+}
+
+fn session(global: &Global) -> anyhow::Result<Session> {
+    let token = match (&global.token, &global.token_file) {
+        (Some(token), _) => Some(token.clone()),
+        (None, Some(file)) => Some(
+            std::fs::read_to_string(file)
+                .with_context(|| format!("read the token from {}", file.display()))?
+                .trim()
+                .to_owned(),
+        ),
+        (None, None) => None,
+    };
+    let clock = Clock::default();
+    let client = Client::new(&global.url, token, clock.clone())?;
+    Ok(Session { client, app: global.app.clone(), clock, out: Out::stdout() })
+}
+
+/// What happened, and what to do next.
+fn explain(error: &anyhow::Error) {
+    eprintln!("logtier: {error:#}");
+    if let Some(hint) = error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()?.hint()) {
+        eprintln!("{hint}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_stand_where_people_type_them() {
+        for line in [
+            "logtier push run-1 app.log --finish",
+            "logtier push run-1 --finish=failed - --label a=b --label c=d --key k",
+            "logtier push --spool",
+            "logtier logs run-1 -f -n 20 -t --app billing",
+            "logtier logs --job nightly --last-failed --grep ERR -C 3",
+            "logtier logs run-1 -p --lines 10..20 -o ndjson",
+            "logtier --url http://h:1 exec --job nightly -- sh -c 'exit 3'",
+            "logtier hold run-1 --release",
+            "logtier archive --dry-run --wait 10m",
+            "logtier config check --config x.toml",
+        ] {
+            let words = line.split(' ').map(|word| word.trim_matches('\''));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+        for line in ["logtier logs", "logtier logs a --job b", "logtier logs a --lines 5", "logtier exec --job x"] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}
