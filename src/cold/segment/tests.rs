@@ -411,6 +411,7 @@ async fn the_writer_refuses_what_would_be_a_wrong_segment() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "says what was skipped")]
 fn the_zstd_command_reads_it() {
     let Ok(zstd) = std::process::Command::new("zstd").arg("--version").output() else {
         println!("skipped: the zstd command is not installed");
@@ -435,9 +436,10 @@ fn the_zstd_command_reads_it() {
 /// `cargo test --lib cold -- --ignored --nocapture measure`
 #[tokio::test]
 #[ignore = "prints figures, checks nothing"]
+#[expect(clippy::print_stdout, reason = "prints figures")]
 async fn measure_the_index() {
     let store = memory();
-    let instance = |n: i64| (743_915_623_424i64 + n * 977 << 22 | n * 7919 % 4096).to_string();
+    let instance = |n: i64| (((743_915_623_424i64 + n * 977) << 22) + n * 7919 % 4096).to_string();
     let sample = |mut sample: Sample, n: i64| {
         sample.attempt.identity.key.instance = instance(n).parse().expect("instance");
         sample
