@@ -1,11 +1,13 @@
 //! From settings to a store: which service, which addressing, which bounds.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::azure::MicrosoftAzureBuilder;
+use object_store::client::{DnsFuture, DnsResolver};
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
@@ -191,11 +193,34 @@ fn open_az(settings: &StoreSettings, container: &str) -> Result<Arc<dyn ObjectSt
 
 /// No limit on a whole request: a cold read streams for as long as its reader takes.
 fn client_options(settings: &StoreSettings) -> ClientOptions {
-    ClientOptions::new()
+    let options = ClientOptions::new()
         .with_allow_http(settings.allow_http)
         .with_timeout_disabled()
         .with_read_timeout(STALL_TIMEOUT)
-        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_connect_timeout(CONNECT_TIMEOUT);
+    let host = settings.endpoint.as_ref().and_then(Url::host_str).unwrap_or_default();
+    if is_loopback_name(host) { options.with_dns_resolver(Arc::new(LoopbackNames)) } else { options }
+}
+
+/// RFC 6761: `localhost` and every name below it mean this machine. The C library does not know
+/// that of `bucket.localhost`, which is what a store on this machine is called in virtual-hosted style.
+#[derive(Debug)]
+struct LoopbackNames;
+
+fn is_loopback_name(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+impl DnsResolver for LoopbackNames {
+    fn resolve(&self, host: &str) -> DnsFuture {
+        let host = host.to_owned();
+        Box::pin(async move {
+            if is_loopback_name(&host) {
+                return Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+            }
+            Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
+        })
+    }
 }
 
 fn retries() -> RetryConfig {

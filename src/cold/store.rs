@@ -219,7 +219,11 @@ impl Store {
         let stream = futures::stream::try_unfold(state, move |(mut stream, store, key, got)| async move {
             let piece = stream.try_next().await.map_err(|error| store.failed("read", &key, error))?;
             let Some(piece) = piece else {
-                return if got == expected { Ok(None) } else { Err(Error::cut_short(&key, got, expected)) };
+                if got == expected {
+                    return Ok(None);
+                }
+                Counters::add(&store.counters().errors, 1);
+                return Err(Error::cut_short(&key, got, expected));
             };
             let got = got + piece.len() as u64;
             if got > expected {
@@ -318,6 +322,34 @@ mod tests {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         assert_eq!((value(&counters.gets), value(&counters.bytes_out)), (2, 13));
         assert_eq!((value(&counters.puts), value(&counters.bytes_in), value(&counters.errors)), (1, 10, 0));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_ends_early_is_an_outage_not_an_end() {
+        let store = Store::from_object_store(Arc::new(InMemory::new()), "");
+        let meta = object_store::ObjectMeta {
+            location: Path::from("x"),
+            last_modified: Default::default(),
+            size: 10,
+            e_tag: None,
+            version: None,
+        };
+        let answer = |pieces: &[&'static [u8]]| {
+            let pieces: Vec<_> = pieces.iter().map(|piece| Ok(Bytes::from_static(piece))).collect();
+            GetResult {
+                payload: object_store::GetResultPayload::Stream(futures::stream::iter(pieces).boxed()),
+                meta: meta.clone(),
+                range: 0..10,
+                attributes: Default::default(),
+                extensions: Default::default(),
+            }
+        };
+        let key = Key::stored("x");
+        assert_eq!(store.collect(&key, answer(&[b"01234", b"56789"])).await.expect("whole"), "0123456789");
+        let short = store.collect(&key, answer(&[b"01234", b"5678"])).await;
+        assert!(matches!(short, Err(Error::Unavailable { .. })), "{short:?}");
+        let long = store.collect(&key, answer(&[b"01234", b"567890"])).await;
+        assert!(matches!(long, Err(Error::Corrupt { .. })), "{long:?}");
     }
 
     #[tokio::test]

@@ -172,7 +172,7 @@ mod tests {
             // (length, requests): create, parts, complete where it is more than one part.
             for (len, requests) in [(0, 1), (1, 1), (PART_BYTES, 1), (PART_BYTES + 1, 4), (4 * PART_BYTES - 7, 6)] {
                 let key = Key::stored(format!("v1/{len}"));
-                let bytes: Vec<u8> = (0..len).map(|i| (i * 31 >> 3) as u8).collect();
+                let bytes: Vec<u8> = (0..len).map(|i| ((i * 31) >> 3) as u8).collect();
                 let before = store.counters().puts.load(Ordering::Relaxed);
                 let mut upload = store.upload(&key);
                 for piece in bytes.chunks(3_000_001) {

@@ -1,4 +1,41 @@
-//! Segments (essay comes with the last commit).
+//! The segment: many attempts of one app, rule and finish day in one immutable object.
+//!
+//! ```text
+//!   data frames            zstd, checksummed, about 2 MiB of NDJSON each
+//!   (filters)              skippable frame 0x184D2A50, reserved
+//!   index                  skippable frame 0x184D2A51
+//!     attempt blocks         columnar, one zstd frame each
+//!     frame blocks           columnar, one zstd frame each
+//!     directory              header, totals, lengths of the blocks
+//!     footer                 48 bytes: lengths, checksums, version
+//!   seek table             skippable frame 0x184D2A5E, of the zstd seekable format
+//! ```
+//!
+//! `docs/segment-format.md` says it byte for byte. To any zstd tool the object is its NDJSON; to
+//! a reader of the seekable format it is randomly accessible; our index adds what a log needs.
+//!
+//! Downwards: `writer` takes chunks and hands lines to `packer`, which decides what shares a frame;
+//! `entry`, `frames`, `directory` and `seek_table` each encode and decode one piece of the index;
+//! `zframe` and `codec` are their bytes. Upwards: `reader` gets some lines of one attempt, `index` gets
+//! what an object says of itself, `replay` reads everything and believes nothing.
+//!
+//! # Invariants
+//!
+//! - A line is `Identity::head` with the record's JSON behind it; taking the head off gives back the
+//!   chunk's bytes. `content_hash` is over those, so the hot tier's hashes prove the cold tier's content.
+//! - An attempt that fits into a frame stands in one. One that does not begins with a frame, so that all
+//!   its frames but the last hold nothing else: the frames' line counts alone locate its lines.
+//! - The index describes data that stands before it, and agrees with the seek table; a reader
+//!   refuses an object where they differ.
+//! - Bounds (`ts`, `levels`) may be too wide, never too narrow: a reader skips by them.
+//! - Whatever the bytes are, decoding them gives an error or a value, never a panic, and takes memory
+//!   for no more than the bounds below allow.
+//!
+//! # Cost
+//!
+//! Some lines of one attempt: one request for the frames that hold them, given the catalog's
+//! [`FrameMap`]; one more where the attempt has over 64 frames. The index without the catalog: one
+//! request for all but the attempts, one for them. A replay: those two and one for the whole object.
 
 mod codec;
 mod directory;

@@ -101,7 +101,7 @@ impl FramePacker {
     /// The last frame, if any line is in it.
     pub fn finish(mut self) -> Option<RawFrame> {
         self.ended.merge(std::mem::take(&mut self.current));
-        (!self.buffer.is_empty()).then(|| RawFrame { bytes: self.buffer, extent: self.ended })
+        (!self.buffer.is_empty()).then_some(RawFrame { bytes: self.buffer, extent: self.ended })
     }
 
     fn here(&self) -> FrameSpot {

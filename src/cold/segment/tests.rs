@@ -367,6 +367,93 @@ async fn the_wrong_attempts_lines_are_never_shown() {
     assert!(read(&store, &written, &more_lines, &samples[1], more_lines.lines()).await.is_err());
 }
 
+/// What an index says, before it is encoded.
+struct Forged {
+    header: SegmentHeader,
+    entries: Vec<Entry>,
+    frames: Vec<FrameInfo>,
+    seek: Vec<seek_table::SeekEntry>,
+}
+
+/// Writes the segment again with an index that is whole and checksummed, but says something else.
+async fn forge(store: &Store, samples: &[Sample], change: impl FnOnce(&mut Forged)) -> (u64, [u8; 32]) {
+    let written = write(store, samples, settings(500)).await.expect("written");
+    let mut bytes = object(store, &written).await;
+    let index = Index::open(store, &key(), written.byte_length).await.expect("index");
+    let entries = index.entries(store).await.expect("entries").collect().await.expect("entries");
+    bytes.truncate(written.totals.data_bytes as usize);
+    let frames = index.frames().to_vec();
+    let seek = frames.iter().map(|frame| (frame.compressed_len, frame.raw_len)).collect();
+    let mut forged = Forged { header: header(), entries, frames, seek };
+    change(&mut forged);
+
+    let compress = |raw: &[u8]| zframe::compressor(3).and_then(|mut c| c.compress(raw)).expect("compressed");
+    let attempt_block = compress(&entry::encode(&forged.entries));
+    let frame_block = compress(&frames::encode(&forged.frames));
+    let (compressed_len, entries) = (attempt_block.len() as u32, forged.entries.len() as u32);
+    let totals = Totals {
+        frames: forged.frames.len() as u64,
+        raw_bytes: forged.frames.iter().map(|frame| u64::from(frame.raw_len)).sum(),
+        ..written.totals
+    };
+    let directory = directory::Directory {
+        header: forged.header,
+        created_by: "a forger".to_owned(),
+        totals,
+        attempt_blocks: vec![AttemptBlock { compressed_len, entries, extent: totals.extent }],
+        frame_blocks: vec![frame_block.len() as u32],
+    };
+    let directory = directory.encode();
+    let footer = directory::Footer {
+        attempt_blocks_len: attempt_block.len() as u64,
+        frame_blocks_len: frame_block.len() as u64,
+        directory_len: directory.len() as u32,
+        directory_hash: content_hash(&directory),
+    };
+    let payload = [attempt_block, frame_block, directory, footer.encode().to_vec()].concat();
+    bytes.extend_from_slice(&INDEX_MAGIC.to_le_bytes());
+    bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&payload);
+    forged.seek.push((payload.len() as u32 + 8, 0));
+    bytes.extend_from_slice(&seek_table::encode(forged.seek.into_iter()));
+    let (len, hash) = (bytes.len() as u64, *blake3::hash(&bytes).as_bytes());
+    store.put(&key(), bytes.into()).await.expect("put");
+    (len, hash)
+}
+
+#[tokio::test]
+async fn a_replay_believes_nothing_that_the_index_says() {
+    let samples = samples(&[vec![vec![10; 3]], vec![vec![20; 9]], vec![], vec![vec![10; 2]]]);
+    let store = memory();
+    let (len, hash) = forge(&store, &samples, |_| {}).await;
+    replay(&store, len, hash).await.expect("the forger can write a right one");
+    assert!(replay(&store, len, [7; 32]).await.is_err(), "another hash than was written");
+    type Change = fn(&mut Forged);
+    let changes: [(&str, Change); 13] = [
+        ("another hash", |f| f.entries[1].hash ^= 1),
+        ("a hash of lines that are not there", |f| f.entries[2].hash ^= 1),
+        ("another length", |f| f.entries[1].raw_bytes -= 1),
+        ("more lines", |f| f.entries[3].extent.lines += 1),
+        ("fewer lines", |f| f.entries[3].extent.lines -= 1),
+        ("another frame", |f| f.entries[1].spot.frame += 1),
+        ("another offset", |f| f.entries[3].spot.skip += 1),
+        ("another instance", |f| f.entries[1].attempt.identity.key.instance = "x".parse().expect("instance")),
+        ("other labels", |f| f.entries[1].attempt.identity.labels = r#"{"a":"b"}"#.parse().expect("labels")),
+        ("one attempt less", |f| drop(f.entries.pop())),
+        ("a frame of other lines", |f| f.frames[0].extent.lines += 1),
+        ("a frame of another length", |f| f.frames[0].raw_len += 1),
+        ("another seek table", |f| f.seek[1].1 += 1),
+    ];
+    for (what, change) in changes {
+        let (len, hash) = forge(&store, &samples, change).await;
+        let Err(error) = replay(&store, len, hash).await else { panic!("{what} was believed") };
+        assert!(matches!(error, Error::Corrupt { .. }), "{what}: {error:?}");
+    }
+    // What only the lines could tell: another app in the header.
+    let (len, hash) = forge(&store, &samples, |f| f.header.app = "other".parse().expect("app")).await;
+    assert!(replay(&store, len, hash).await.is_err());
+}
+
 #[tokio::test]
 async fn whole_lines_keep_the_identity() {
     let store = memory();
@@ -411,6 +498,7 @@ async fn the_writer_refuses_what_would_be_a_wrong_segment() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "says what was skipped")]
 fn the_zstd_command_reads_it() {
     let Ok(zstd) = std::process::Command::new("zstd").arg("--version").output() else {
         println!("skipped: the zstd command is not installed");
@@ -435,9 +523,10 @@ fn the_zstd_command_reads_it() {
 /// `cargo test --lib cold -- --ignored --nocapture measure`
 #[tokio::test]
 #[ignore = "prints figures, checks nothing"]
+#[expect(clippy::print_stdout, reason = "prints figures")]
 async fn measure_the_index() {
     let store = memory();
-    let instance = |n: i64| (743_915_623_424i64 + n * 977 << 22 | n * 7919 % 4096).to_string();
+    let instance = |n: i64| (((743_915_623_424i64 + n * 977) << 22) + n * 7919 % 4096).to_string();
     let sample = |mut sample: Sample, n: i64| {
         sample.attempt.identity.key.instance = instance(n).parse().expect("instance");
         sample
@@ -456,4 +545,40 @@ async fn measure_the_index() {
         attempts as f64 / all.len() as f64,
         written.byte_length - written.frames_offset,
     );
+}
+
+/// `cargo test --lib cold -- --ignored --nocapture measure_memory`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "writes some 100 MB, prints figures, checks nothing"]
+#[expect(clippy::print_stdout, reason = "prints figures")]
+async fn measure_memory_of_an_attempt_of_one_gigabyte() {
+    let folder = tempfile::tempdir().expect("folder");
+    let url = url::Url::from_directory_path(folder.path()).expect("absolute");
+    let store = Store::open(&StoreSettings::new(url)).expect("store");
+    let peak = || std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = || peak().lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default().to_owned();
+    let messages: Vec<_> = (0..5000u64).map(|n| format!("{:x}", u128::from(n).wrapping_pow(9))).collect();
+    let records: Vec<_> = messages.iter().zip(0..).map(|(message, n)| record(n * 1_000, message)).collect();
+    let (records, extent) = chunk(&records);
+    println!("before: {}", peak());
+    let mut writer = SegmentWriter::new(store.upload(&key()), header(), SegmentSettings::default()).expect("writer");
+    let attempt = meta(1, "large");
+    writer.begin(attempt.clone(), 0).expect("begun");
+    let (mut pushed, mut lines) = (0, 0);
+    while pushed < 1 << 30 {
+        writer.push_block(&records, extent).await.expect("pushed");
+        pushed += records.len();
+        lines += extent.lines;
+    }
+    writer.end().expect("ended");
+    let written = writer.finish().await.expect("written");
+    println!("{} bytes of NDJSON in {}: {}", written.totals.raw_bytes, written.byte_length, peak());
+    let (key, place) = (key(), &written.parts[0].place);
+    let mut replay = Replay::open(&store, &key, written.byte_length, written.hash).await.expect("replay");
+    while replay.next().await.expect("proven").is_some() {}
+    println!("replayed: {}", peak());
+    let part = Part { key: &key, byte_length: written.byte_length, place, attempt: &attempt.identity.key };
+    let mut reader = PartReader::open(&store, part, LineRange::new(0, lines)).await.expect("reader");
+    while reader.next().await.expect("lines").is_some() {}
+    println!("read: {}", peak());
 }
