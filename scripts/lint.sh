@@ -42,7 +42,7 @@ compiled() {
     [ "$limit" -gt 0 ] || return 1
     note "lint: compiling $1 $2 once into $TOOLS/bin (some minutes; never longer than $limit s)"
     local build=$TOOLS/build-$1 began=$SECONDS done=1
-    timeout "$limit" cargo install --quiet --locked --root "$TOOLS" --target-dir "$build" "$1@$2" >"$TOOLS/$1.log" 2>&1 </dev/null ||
+    timeout --foreground "$limit" cargo install --quiet --locked --root "$TOOLS" --target-dir "$build" "$1@$2" >"$TOOLS/$1.log" 2>&1 </dev/null ||
         { done=0 && tail -n 3 "$TOOLS/$1.log" >&2; }
     rm -rf "$build"
     [ -n "${LOGTIER_LINT_SECONDS:-}" ] && LOGTIER_LINT_SECONDS=$((limit > SECONDS - began ? limit - (SECONDS - began) : 0))
