@@ -11,5 +11,6 @@ pub mod db;
 pub mod hot;
 pub mod ingest;
 pub mod model;
+pub mod pause;
 pub mod read;
 pub mod telemetry;

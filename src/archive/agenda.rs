@@ -262,11 +262,10 @@ mod tests {
     #[test]
     fn chunks_go_only_after_the_grace() {
         looks_again(&archived(), 3, 4);
-        assert_eq!(at(&archived(), 4), Agenda {
-            purge_below: Some(10),
-            next_at: Some(Millis::new(100 * HOUR)),
-            ..Agenda::default()
-        });
+        assert_eq!(
+            at(&archived(), 4),
+            Agenda { purge_below: Some(10), next_at: Some(Millis::new(100 * HOUR)), ..Agenda::default() }
+        );
         looks_again(&Attempt { purged_line: 10, ..archived() }, 5, 100);
     }
 

@@ -89,11 +89,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    async fn fill(
-        &mut self,
-        writer: &mut SegmentWriter,
-        queue: &mut VecDeque<Candidate>,
-    ) -> Result<(), ArchiveError> {
+    async fn fill(&mut self, writer: &mut SegmentWriter, queue: &mut VecDeque<Candidate>) -> Result<(), ArchiveError> {
         let mut rows: HashMap<AttemptId, Attempt> = HashMap::new();
         while let Some(candidate) = queue.front().cloned() {
             if writer.is_full(self.shared.settings.object_bytes) {
@@ -168,7 +164,7 @@ impl Builder<'_> {
                 if chunk.lines.start() != entry.lines.end() {
                     return self.damaged(entry, format!("line {} is not in the hot tier", entry.lines.end()));
                 }
-                let ts = TsRange { first: chunk.first_ts, last: chunk.last_ts };
+                let ts = TsRange::new(chunk.first_ts, chunk.last_ts);
                 let extent = Extent { lines: chunk.lines.len(), ts: Some(ts), levels: chunk.levels };
                 writer.push_block(&chunk.records, extent).await?;
                 entry.raw_bytes += chunk.records.len() as u64;
@@ -200,11 +196,7 @@ impl Builder<'_> {
 }
 
 fn meta_of(group: &Group, attempt: &Attempt, job: Option<Job>) -> AttemptMeta {
-    let key = AttemptKey {
-        app: group.app.clone(),
-        instance: attempt.instance.clone(),
-        attempt: attempt.attempt,
-    };
+    let key = AttemptKey { app: group.app.clone(), instance: attempt.instance.clone(), attempt: attempt.attempt };
     AttemptMeta {
         id: attempt.id,
         meta_version: attempt.meta_version as u32,

@@ -132,11 +132,8 @@ impl Shared {
         if let Some(due) = archive {
             let group = Group { app, app_id: attempt.app_id, rule, finish_day: due.finish_day };
             let bytes = attempt.raw_bytes - attempt.archived_bytes;
-            let candidates = work.groups.entry(group).or_insert(Candidates {
-                attempts: Vec::new(),
-                bytes: 0,
-                oldest: due.since,
-            });
+            let candidates =
+                work.groups.entry(group).or_insert(Candidates { attempts: Vec::new(), bytes: 0, oldest: due.since });
             candidates.bytes += bytes;
             candidates.oldest = candidates.oldest.min(due.since);
             candidates.attempts.push(Candidate { home: home.clone(), id: attempt.id, bytes });

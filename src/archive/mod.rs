@@ -55,6 +55,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub use report::{Failure, Move, RunReport, Waiting};
+pub use retire::rules_digest;
 
 use crate::catalog::{Catalog, LeaseError, RunRow};
 use crate::clock::{self, Clock};
@@ -93,9 +94,7 @@ impl ArchiveError {
     fn stops_the_run(&self) -> bool {
         match self {
             Self::Db(error) => !matches!(error, crate::db::Error::Row(_)),
-            Self::Cold(error) => {
-                !error.is_permanent() || matches!(error, crate::cold::Error::Refused { .. })
-            }
+            Self::Cold(error) => !error.is_permanent() || matches!(error, crate::cold::Error::Refused { .. }),
             Self::LeaseLost | Self::Stopping => true,
             Self::Mismatch { .. } => false,
         }

@@ -7,20 +7,17 @@ use super::{ArchiveError, Shared};
 use crate::catalog::{Kind, Lease, NewSegment, SegmentId};
 use crate::cold::{Key, ObjectName};
 use crate::db::Db;
+use crate::model::App;
 
 /// An object that may be uploaded: its row is committed.
 #[derive(Debug, Clone)]
 pub(super) struct Planned {
     pub(super) segment: SegmentId,
     pub(super) key: Key,
+    pub(super) app: App,
 }
 
-pub(super) async fn plan(
-    shared: &Shared,
-    db: &Arc<Db>,
-    lease: &Lease,
-    group: &Group,
-) -> Result<Planned, ArchiveError> {
+pub(super) async fn plan(shared: &Shared, db: &Arc<Db>, lease: &Lease, group: &Group) -> Result<Planned, ArchiveError> {
     let now = shared.clock.now();
     let ulid = shared.clock.new_ulid();
     let name = ObjectName { app: group.app.clone(), rule: group.rule.clone(), finish_day: group.finish_day, ulid };
@@ -32,5 +29,5 @@ pub(super) async fn plan(
         abandoned_at: now.after(shared.settings.abandoned_after),
     };
     let segment = shared.catalog.plan_segment(db, lease, new, now).await?;
-    Ok(Planned { segment, key: name.key() })
+    Ok(Planned { segment, key: name.key(), app: group.app.clone() })
 }

@@ -22,11 +22,8 @@ pub(super) async fn publish(
 ) -> Result<(Published, Built), ArchiveError> {
     let built = verified.into_built();
     let now = shared.clock.now();
-    let times = PublishTimes {
-        now,
-        purge_at: now.after(shared.settings.purge_grace),
-        check_at: now.after(CHECK_AFTER),
-    };
+    let times =
+        PublishTimes { now, purge_at: now.after(shared.settings.purge_grace), check_at: now.after(CHECK_AFTER) };
     let Written { byte_length, hash, index_offset, frames_offset, .. } = built.written;
     let sealed = Sealed { byte_length, hash, index_offset, frames_offset };
     let entries = built.entries.iter().zip(&built.written.parts);
@@ -43,12 +40,16 @@ fn new_entry(entry: &BuiltEntry, part: &PartPlace) -> NewEntry {
         id: entry.attempt.id,
         lines: entry.lines,
         // Half of an attempt is not yet what its row says of it.
-        meta_version: if entry.lines == entry.due.lines { entry.attempt.meta_version } else { entry.attempt.archived_meta },
+        meta_version: if entry.lines == entry.due.lines {
+            entry.attempt.meta_version
+        } else {
+            entry.attempt.archived_meta
+        },
         raw_bytes: entry.raw_bytes,
         byte_offset: part.place.byte_offset,
         byte_length: part.place.byte_length,
         skip: part.place.skip,
-        ts_range: part.ts.map(|ts| (ts.first, ts.last)),
+        ts_range: part.ts.map(|ts| (ts.min(), ts.max())),
         levels: part.levels,
         frames: part.place.frames.as_ref().map(FrameMap::encode).unwrap_or_default(),
         expires_at: entry.due.expires_at,

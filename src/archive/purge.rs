@@ -52,11 +52,7 @@ async fn purge_some(shared: &Shared, lease: &Lease, some: &[Purge]) -> Result<u6
 }
 
 /// Deletes up to [`CHUNKS_PER_TX`] chunks; answers how many, and how many attempts are done with.
-async fn one_transaction(
-    home: &Home,
-    lease: &Lease,
-    work: &[(AttemptId, u64)],
-) -> Result<(u64, usize), ArchiveError> {
+async fn one_transaction(home: &Home, lease: &Lease, work: &[(AttemptId, u64)]) -> Result<(u64, usize), ArchiveError> {
     let (work, lease, home_in_tx) = (work.to_vec(), lease.clone(), home.clone());
     let result = home.db.run_tx("archive::purge", move |tx| {
         let (work, lease, home) = (work.clone(), lease.clone(), home_in_tx.clone());

@@ -110,7 +110,8 @@ impl<'a> Comparison<'a> {
     }
 
     fn end(&self) -> Result<(), String> {
-        let is_whole = self.next_line == self.entry.lines.end() && self.headers.iter().all(|h| h.lines.start() >= self.next_line);
+        let is_whole =
+            self.next_line == self.entry.lines.end() && self.headers.iter().all(|h| h.lines.start() >= self.next_line);
         if is_whole { Ok(()) } else { Err(self.differs("it ends too early")) }
     }
 

@@ -160,6 +160,13 @@ impl super::Catalog {
         Ok((count(&row, "attempts")?, column::<Option<i64>>(&row, "oldest")?.map(Millis::new)))
     }
 
+    /// When the first attempt that is not due at `now` will be.
+    pub async fn next_due(&self, home: &Home, now: Millis) -> Result<Option<Millis>> {
+        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql::next_due(home.shard))).bind(now.get());
+        let at: Option<i64> = query.fetch_optional(home.db.pool()).await?;
+        Ok(at.map(Millis::new))
+    }
+
     /// The rows of these ids as they are now, in no order; those that are gone are left out.
     pub async fn attempts(&self, home: &Home, ids: &[AttemptId]) -> Result<Vec<Attempt>> {
         let mut rows = Vec::with_capacity(ids.len());

@@ -205,6 +205,10 @@ pub(super) fn due_summary(shard: Shard) -> String {
     )
 }
 
+pub(super) fn next_due(shard: Shard) -> String {
+    format!("/* catalog::next_due */ SELECT due_at FROM attempt_{shard} WHERE due_at > ? ORDER BY due_at LIMIT 1")
+}
+
 pub(super) fn postpone(shard: Shard) -> String {
     format!("/* catalog::postpone */ UPDATE attempt_{shard} SET due_at = ? WHERE {UNCHANGED}")
 }

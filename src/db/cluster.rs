@@ -51,6 +51,12 @@ pub struct Home {
     pub shard: Shard,
 }
 
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "server {} shard {}", self.db.number(), self.shard)
+    }
+}
+
 /// All servers of the hot tier. Every shard is on exactly one.
 #[derive(Clone)]
 pub struct Cluster {

@@ -1,0 +1,355 @@
+//! One run: look at what is due, and do it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::build::{Built, build};
+use super::candidates::{Candidates, DueWork, Group};
+use super::claim::{claim, hold};
+use super::plan::{Planned, plan};
+use super::publish::{publish, set_aside};
+use super::report::MAX_LISTED;
+use super::verify::verify;
+use super::{ArchiveError, Failure, Move, RunReport, Shared, Waiting};
+use crate::catalog::{Lease, Published};
+use crate::db::{Db, Home};
+use crate::model::Millis;
+use crate::pause::pause_after;
+
+/// Why a run was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    Schedule,
+    Request,
+}
+
+/// How long a run that someone asked for waits for another daemon's.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Rounds of one run: each moves at least one window of an attempt that is larger than an object.
+const MAX_ROUNDS: usize = 100_000;
+
+/// Bytes before compression per byte after, as on usual logs: to tell from rows how large a group's
+/// object would be. Too low a guess only makes a group wait for `max_delay`.
+const USUAL_RATIO: u64 = 8;
+
+/// Runs on every server, and keeps the report.
+pub(super) async fn run(shared: &Shared, id: i64, cause: Cause) {
+    let name = if cause == Cause::Schedule { "schedule" } else { "request" };
+    let mut report = shared.new_report(id, name);
+    let mut did_something = false;
+    for db in shared.catalog.cluster.servers() {
+        match run_server(shared, db, cause, &mut report).await {
+            Ok(ran) => did_something |= ran,
+            Err(error) => {
+                did_something = true;
+                fail(shared, &mut report, "archive", &error);
+            }
+        }
+    }
+    report.finished_at = Some(shared.clock.now().to_string());
+    report.state = if report.failures.is_empty() { "done" } else { "failed" }.to_owned();
+    if !did_something {
+        return;
+    }
+    shared.metrics.run_ended(&report.state);
+    note_success(shared, &report).await;
+    tracing::info!(
+        run.id = id,
+        run.cause = name,
+        run.attempts = report.attempts,
+        run.lines = report.lines,
+        run.objects = report.objects,
+        run.purged = report.purged,
+        run.expired = report.expired,
+        run.failures = report.failures.len(),
+        "archive run ended"
+    );
+    if let Err(error) = shared.put_report(id, &report).await {
+        tracing::warn!(run.id = id, error = error.chain(), "could not store the report of a run");
+    }
+}
+
+/// Metrics and `status` show when the archiver last did all it had to do.
+async fn note_success(shared: &Shared, report: &RunReport) {
+    let error = report.failures.first().map(|failure| format!("{}: {}", failure.what, failure.error));
+    for db in shared.catalog.cluster.servers() {
+        if let Err(error) = shared.catalog.task_ended(db, "archive", shared.clock.now(), error.as_deref()).await {
+            tracing::debug!(error = %error, "could not note how the run ended");
+        }
+    }
+}
+
+fn fail(shared: &Shared, report: &mut RunReport, what: &str, error: &ArchiveError) {
+    tracing::warn!(run.id = report.run_id, error = error.chain(), "{what} failed");
+    shared.metrics.error("archive");
+    report.failures.push(Failure { what: what.to_owned(), error: error.chain() });
+}
+
+/// Answers false where another daemon is at it and nobody insisted.
+async fn run_server(shared: &Shared, db: &Arc<Db>, cause: Cause, report: &mut RunReport) -> Result<bool, ArchiveError> {
+    let patience = if cause == Cause::Request { REQUEST_PATIENCE } else { Duration::ZERO };
+    let Some(lease) = claim(shared, db, patience).await? else { return Ok(false) };
+    pause_after("claim", &shared.clock).await;
+    hold(shared, db, lease.clone(), rounds(shared, db, &lease, cause, report)).await.map(|()| true)
+}
+
+/// Again and again until nothing moves: an attempt larger than an object moves one object a round.
+async fn rounds(
+    shared: &Shared,
+    db: &Arc<Db>,
+    lease: &Lease,
+    cause: Cause,
+    report: &mut RunReport,
+) -> Result<(), ArchiveError> {
+    for _ in 0..MAX_ROUNDS {
+        let work = shared.due_work(db, shared.clock.now()).await?;
+        let before = (report.objects, report.expired, report.purged);
+        let is_cut = work.is_cut;
+        let stuck = round(shared, db, lease, work, cause, report).await?;
+        let moved = (report.objects, report.expired, report.purged) != before;
+        if stuck || !(moved || is_cut) {
+            break;
+        }
+    }
+    super::sweep::sweep(shared, db, report).await
+}
+
+/// Does what is due; true where going on is of no use.
+async fn round(
+    shared: &Shared,
+    db: &Arc<Db>,
+    lease: &Lease,
+    mut work: DueWork,
+    cause: Cause,
+    report: &mut RunReport,
+) -> Result<bool, ArchiveError> {
+    report.inferred += work.inferred.len() as u64;
+    let inferred = std::mem::take(&mut work.inferred);
+    by_home(inferred, |home, rows| async move { shared.catalog.infer_finish(&home, lease, rows).await }).await?;
+    super::retire::retire(shared, db, lease, &mut work, report).await?;
+    report.waiting.clear();
+    let mut stuck = false;
+    let now = shared.clock.now();
+    for (group, candidates) in std::mem::take(&mut work.groups) {
+        if let Some(waiting) =
+            not_yet(shared, &group, &candidates, now).filter(|_| cause == Cause::Schedule && !work.is_cut)
+        {
+            report.waiting.push(waiting);
+            continue;
+        }
+        if let Err(error) = archive_group(shared, db, lease, &group, candidates, report).await {
+            if matches!(error, ArchiveError::LeaseLost | ArchiveError::Stopping) {
+                return Err(error);
+            }
+            fail(shared, report, &format!("archive app {} rule {}", group.app, group.rule), &error);
+            stuck |= error.stops_the_run();
+            if stuck {
+                break;
+            }
+        }
+    }
+    let purges = std::mem::take(&mut work.purges);
+    shared.metrics.purge_backlog.set(purges.len() as i64);
+    report.purged += purges.len() as u64;
+    report.purged_chunks += super::purge::purge(shared, lease, purges).await?;
+    pause_after("purge", &shared.clock).await;
+    by_home(
+        std::mem::take(&mut work.idle),
+        |home, rows| async move { shared.catalog.postpone(&home, lease, rows).await },
+    )
+    .await?;
+    shared.metrics.purge_backlog.set(0);
+    report.next_due_at = work.next_at.map(|at| at.to_string());
+    Ok(stuck)
+}
+
+/// Calls `change` once for each shard.
+async fn by_home<F, R>(rows: Vec<(Home, crate::catalog::Attempt, Millis)>, change: F) -> Result<(), ArchiveError>
+where
+    F: Fn(Home, Vec<(crate::catalog::Seen, Millis)>) -> R,
+    R: Future<Output = Result<(), crate::catalog::LeaseError>>,
+{
+    for of_shard in rows.chunk_by(|a, b| a.0.shard == b.0.shard) {
+        let some = of_shard.iter().map(|(_, attempt, at)| (attempt.seen(), *at)).collect();
+        change(of_shard[0].0.clone(), some).await?;
+    }
+    Ok(())
+}
+
+/// Why a group should wait for company, if it should.
+fn not_yet(shared: &Shared, group: &Group, candidates: &Candidates, now: Millis) -> Option<Waiting> {
+    let until = candidates.oldest.after(shared.settings.max_delay);
+    let large = candidates.bytes / USUAL_RATIO >= shared.settings.object_bytes;
+    if large || until <= now {
+        return None;
+    }
+    Some(Waiting {
+        app: group.app.to_string(),
+        rule: group.rule.to_string(),
+        finish_day: Millis::of_day(group.finish_day).to_string()[..10].to_owned(),
+        attempts: candidates.attempts.len() as u64,
+        bytes: candidates.bytes,
+        until: until.to_string(),
+        why: "too small for an object of its own; waits for company until archive.max_delay is over".to_owned(),
+    })
+}
+
+/// Moves the candidates of a group, object by object. What fails in one does not stop the others,
+/// unless it would fail in all.
+async fn archive_group(
+    shared: &Shared,
+    db: &Arc<Db>,
+    lease: &Lease,
+    group: &Group,
+    candidates: Candidates,
+    report: &mut RunReport,
+) -> Result<(), ArchiveError> {
+    let mut queue: VecDeque<_> = candidates.attempts.into();
+    while !queue.is_empty() {
+        let planned = plan(shared, db, lease, group).await?;
+        pause_after("plan", &shared.clock).await;
+        match one_object(shared, db, lease, group, planned.clone(), &mut queue, report).await {
+            Ok(true) => {}
+            Ok(false) => doom(shared, db, &planned).await,
+            Err(error) => {
+                doom(shared, db, &planned).await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Our own upload that came to nothing; if this fails, the sweeper finds the row.
+async fn doom(shared: &Shared, db: &Arc<Db>, planned: &Planned) {
+    if let Err(error) = shared.catalog.doom_upload(db, planned.segment, shared.clock.now()).await {
+        tracing::debug!(error = %error, "could not give up an upload; the sweeper will");
+    }
+}
+
+/// Build, verify, publish. False where nothing of the queue was due any more.
+async fn one_object(
+    shared: &Shared,
+    db: &Arc<Db>,
+    lease: &Lease,
+    group: &Group,
+    planned: Planned,
+    queue: &mut VecDeque<super::candidates::Candidate>,
+    report: &mut RunReport,
+) -> Result<bool, ArchiveError> {
+    let Some(built) = build(shared, planned, group, queue).await? else { return Ok(false) };
+    pause_after("build", &shared.clock).await;
+    let entries = built.entries.clone();
+    let verified = match verify(shared, built).await {
+        Ok(verified) => verified,
+        Err(error) => {
+            if !error.stops_the_run() {
+                set_aside(shared, lease, entries.iter()).await?;
+            }
+            return Err(error);
+        }
+    };
+    pause_after("verify", &shared.clock).await;
+    let (published, built) = publish(shared, db, lease, verified).await?;
+    pause_after("publish", &shared.clock).await;
+    count(shared, report, published, built);
+    Ok(true)
+}
+
+fn count(shared: &Shared, report: &mut RunReport, published: Published, built: Built) {
+    shared.metrics.attempts_archived.inc_by(published.attempts);
+    shared.metrics.lines_archived.inc_by(published.lines);
+    report.attempts += published.attempts;
+    report.lines += published.lines;
+    report.bytes += published.raw_bytes;
+    report.objects += 1;
+    report.object_bytes += built.written.byte_length;
+    report.failures.extend(built.failures);
+    for entry in built.entries.iter().take(MAX_LISTED.saturating_sub(report.moves.len())) {
+        report.moves.push(Move {
+            app: built.planned.app.to_string(),
+            instance: entry.attempt.instance.to_string(),
+            attempt: entry.attempt.attempt.get(),
+            rule: entry.rule.clone(),
+            lines: entry.lines.len(),
+            bytes: entry.raw_bytes,
+            why: why(entry.due.is_window, entry.lines.is_empty()),
+        });
+    }
+}
+
+fn why(is_window: bool, is_empty: bool) -> String {
+    match (is_window, is_empty) {
+        (true, _) => "open for longer than max_open_for",
+        (false, true) => "no lines; its end and outcome are recorded",
+        (false, false) => "finished longer ago than hot_for",
+    }
+    .to_owned()
+}
+
+/// What a run would do now. Changes nothing and needs no lease.
+pub(super) async fn rehearse(shared: &Shared) -> Result<RunReport, ArchiveError> {
+    let now = shared.clock.now();
+    let mut report = RunReport { dry_run: true, state: "done".to_owned(), ..shared.new_report(0, "request") };
+    report.run_id.clear();
+    report.finished_at = Some(now.to_string());
+    let mut next_at: Option<Millis> = None;
+    for db in shared.catalog.cluster.servers() {
+        let work = shared.due_work(db, now).await?;
+        next_at = [next_at, work.next_at].into_iter().flatten().min();
+        report.inferred += work.inferred.len() as u64;
+        report.purged += work.purges.len() as u64;
+        report.expired += work.expiries.len() as u64;
+        report.forgotten += work.forgets.len() as u64;
+        for (group, candidates) in &work.groups {
+            report.objects += 1;
+            report.attempts += candidates.attempts.len() as u64;
+            report.bytes += candidates.bytes;
+            report.waiting.extend(not_yet(shared, group, candidates, now));
+            list_moves(shared, group, candidates, &mut report).await?;
+        }
+        let idle = work.idle.iter().map(|(_, _, at)| *at).min();
+        next_at = [next_at, idle, next_due(shared, db).await?].into_iter().flatten().min();
+    }
+    report.next_due_at = next_at.filter(|at| *at < Millis::NEVER).map(|at| at.to_string());
+    Ok(report)
+}
+
+async fn list_moves(
+    shared: &Shared,
+    group: &Group,
+    candidates: &Candidates,
+    report: &mut RunReport,
+) -> Result<(), ArchiveError> {
+    for candidate in &candidates.attempts {
+        if report.moves.len() >= MAX_LISTED {
+            break;
+        }
+        for attempt in shared.catalog.attempts(&candidate.home, &[candidate.id]).await? {
+            report.lines += attempt.hot_lines().len();
+            report.moves.push(Move {
+                app: group.app.to_string(),
+                instance: attempt.instance.to_string(),
+                attempt: attempt.attempt.get(),
+                rule: group.rule.to_string(),
+                lines: attempt.hot_lines().len(),
+                bytes: candidate.bytes,
+                why: why(!attempt.state.is_finished() && attempt.finished_at.is_none(), attempt.hot_lines().is_empty()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// When the first attempt that is not due now will be.
+async fn next_due(shared: &Shared, db: &Arc<Db>) -> Result<Option<Millis>, ArchiveError> {
+    let mut next = None;
+    for &shard in db.shards() {
+        let home = Home { db: Arc::clone(db), shard };
+        let at = shared.catalog.next_due(&home, shared.clock.now()).await?;
+        next = [next, at].into_iter().flatten().min();
+    }
+    Ok(next)
+}
