@@ -1,7 +1,9 @@
 //! logtier keeps the logs of job instances: recent ones in sharded MySQL tables, aged ones
 //! compressed in object storage, and one reader over both. `ARCHITECTURE.md` is the map.
 
+pub mod app;
 pub mod archive;
+pub mod audit;
 pub mod catalog;
 pub mod cli;
 pub mod clock;
@@ -9,8 +11,11 @@ pub mod cold;
 pub mod config;
 pub mod db;
 pub mod hot;
+pub mod http;
 pub mod ingest;
 pub mod model;
+pub mod pairing;
 pub mod pause;
 pub mod read;
+pub mod supervisor;
 pub mod telemetry;

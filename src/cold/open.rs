@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,10 @@ pub struct StoreSettings {
     /// For Azure the account's name.
     pub access_key_id: Option<String>,
     pub secret_access_key: Option<String>,
+    /// With temporary keys of S3.
+    pub session_token: Option<String>,
+    /// Google's file of credentials.
+    pub credentials_file: Option<PathBuf>,
     /// Allows plain HTTP; otherwise an `http://` endpoint is refused.
     pub allow_http: bool,
 }
@@ -53,6 +58,8 @@ impl StoreSettings {
             virtual_hosted_style: None,
             access_key_id: None,
             secret_access_key: None,
+            session_token: None,
+            credentials_file: None,
             allow_http: false,
         }
     }
@@ -82,7 +89,7 @@ pub(super) struct Opened {
     pub objects: Arc<dyn ObjectStore>,
     pub prefix: String,
     /// The folder, where the store is one.
-    pub folder: Option<std::path::PathBuf>,
+    pub folder: Option<PathBuf>,
 }
 
 pub(super) fn open(settings: &StoreSettings) -> Result<Opened> {
@@ -97,7 +104,7 @@ pub(super) fn open(settings: &StoreSettings) -> Result<Opened> {
     let objects = match scheme {
         "s3" | "oss" => open_s3(settings, bucket)?,
         "gs" => open_gs(settings, bucket)?,
-        "az" => open_az(settings, bucket)?,
+        "az" | "azure" | "abfs" | "abfss" => open_az(settings, bucket)?,
         _ => return Err(settings_error(format!("\"{scheme}\" is none of s3, oss, gs, az, file"))),
     };
     Ok(Opened { objects, prefix: url.path().trim_matches('/').to_owned(), folder: None })
@@ -136,6 +143,9 @@ fn open_s3(settings: &StoreSettings, bucket: &str) -> Result<Arc<dyn ObjectStore
     if let Some(secret) = &settings.secret_access_key {
         builder = builder.with_secret_access_key(secret);
     }
+    if let Some(token) = &settings.session_token {
+        builder = builder.with_token(token);
+    }
     Ok(Arc::new(builder.build().map_err(store_error)?))
 }
 
@@ -153,7 +163,9 @@ fn s3_endpoint(settings: &StoreSettings, bucket: &str, virtual_hosted: bool) -> 
     };
     let mut endpoint = endpoint;
     let host = endpoint.host_str().unwrap_or_default().to_owned();
-    if virtual_hosted && !host.starts_with(&format!("{bucket}.")) {
+    // An address has no names below it: whoever writes one has a server for this one bucket.
+    let is_address = matches!(endpoint.host(), Some(url::Host::Ipv4(_) | url::Host::Ipv6(_)));
+    if virtual_hosted && !is_address && !host.starts_with(&format!("{bucket}.")) {
         let with_bucket = format!("{bucket}.{host}");
         endpoint
             .set_host(Some(&with_bucket))
@@ -169,6 +181,9 @@ fn open_gs(settings: &StoreSettings, bucket: &str) -> Result<Arc<dyn ObjectStore
         .with_retry(retries());
     if let Some(endpoint) = &settings.endpoint {
         builder = builder.with_base_url(endpoint.as_str().trim_end_matches('/'));
+    }
+    if let Some(file) = &settings.credentials_file {
+        builder = builder.with_application_credentials(file.to_string_lossy());
     }
     Ok(Arc::new(builder.build().map_err(store_error)?))
 }

@@ -1,5 +1,7 @@
 //! One lane: take what has come together, commit it, again.
 
+use tokio_util::sync::CancellationToken;
+
 use super::commit;
 use super::{Lane, Pending};
 
@@ -11,10 +13,20 @@ const FULL_GROUP_BYTES: usize = 4 * 1024 * 1024;
 const FULL_GROUP_BATCHES: usize = 512;
 
 impl Lane {
-    /// Commits groups until the way in is closed and the queue is empty.
-    pub async fn run(&self) {
+    /// Commits groups until it is told to stop and the queue is empty.
+    pub async fn run(&self, stop: CancellationToken) {
         let mut queue = self.queue.lock().await;
-        while let Some(first) = queue.recv().await {
+        loop {
+            let first = tokio::select! {
+                biased;
+                first = queue.recv() => first,
+                () = stop.cancelled(), if !queue.is_closed() => {
+                    // What was taken in is finished; nothing new comes in.
+                    queue.close();
+                    continue;
+                }
+            };
+            let Some(first) = first else { return };
             let mut bytes = first.batch.lines.json().len();
             let mut group: Vec<Pending> = vec![first];
             while bytes < FULL_GROUP_BYTES && group.len() < FULL_GROUP_BATCHES {

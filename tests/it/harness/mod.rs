@@ -9,6 +9,7 @@
 // Not every test file uses every part of it.
 #![allow(dead_code)]
 
+pub mod daemon;
 pub mod mysql;
 pub mod s3;
 

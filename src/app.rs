@@ -1,0 +1,298 @@
+//! Builds a daemon out of its settings, runs it, and brings it down in order.
+//!
+//! Down goes in the order of the data's way: no new requests, then accepted ones finish, then what
+//! is queued is committed, then the archiver gives up its object and its lease, then connections close.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::{ArchiveSettings, Archiver, Worker, rules_digest};
+use crate::audit::Status;
+use crate::catalog::{Catalog, DaemonRow};
+use crate::clock::Clock;
+use crate::cold::segment::SegmentSettings;
+use crate::cold::{Store, StoreSettings};
+use crate::config::{Config, HotServer, Secret};
+use crate::db::{Cluster, Db, DbSettings, Shard};
+use crate::http::{self, Api, HttpSettings};
+use crate::ingest::{Ingest, IngestSettings};
+use crate::model::Millis;
+use crate::pairing::{self, PairingError};
+use crate::read::Reader;
+use crate::supervisor::Supervisor;
+use crate::telemetry::Metrics;
+
+/// A daemon that is up.
+pub struct App {
+    pub address: SocketAddr,
+    pub ingest: Ingest,
+    pub reader: Reader,
+    pub archiver: Archiver,
+    pub store: Store,
+    pub catalog: Catalog,
+    pub metrics: Arc<Metrics>,
+    name: String,
+    supervisor: Supervisor,
+    /// Stops the lanes, once no request can come any more.
+    drained: CancellationToken,
+    drain_timeout: Duration,
+}
+
+/// How often a daemon says that it lives, and its gauges are brought up to date.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// A daemon that has been silent for so long is taken off the list.
+const FORGET_DAEMON: Duration = Duration::from_secs(24 * 3600);
+
+/// A request that finds no free connection for so long is told that the tier is away.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens the databases and brings their tables to this version.
+pub async fn open_hot_tier(config: &Config, clock: &Clock) -> anyhow::Result<Cluster> {
+    std::fs::create_dir_all(&config.data_dir).with_context(|| format!("create {}", config.data_dir.display()))?;
+    let mut servers = Vec::new();
+    for (number, server) in config.hot.servers.iter().enumerate() {
+        let HotServer { url, shards } = server;
+        let settings =
+            DbSettings { url: url.expose(), max_connections: config.hot.connections, acquire_timeout: ACQUIRE_TIMEOUT };
+        let shards = shards.clone().map(|shard| Shard::new(shard as u16)).collect();
+        let db = Db::connect(&settings, number, shards, clock.clone()).await;
+        let db = db.with_context(|| format!("open the hot tier at {url}"))?;
+        db.migrate(config.hot.shards as usize).await.with_context(|| format!("prepare the hot tier at {url}"))?;
+        servers.push(Arc::new(db));
+    }
+    Ok(Cluster::new(servers))
+}
+
+fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let cold = &config.cold;
+    let expose = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    let settings = StoreSettings {
+        url: cold.url.clone(),
+        endpoint: cold.endpoint.clone(),
+        region: cold.region.clone(),
+        virtual_hosted_style: Some(cold.virtual_hosted_style),
+        access_key_id: cold.access_key_id.clone(),
+        secret_access_key: expose(&cold.secret_access_key),
+        session_token: expose(&cold.session_token),
+        credentials_file: cold.credentials_file.clone(),
+        allow_http: cold.allow_http,
+    };
+    Store::open(&settings).with_context(|| format!("open the cold tier at {}", cold.url))
+}
+
+/// Starts a daemon. Fails where the settings and what they point at do not fit.
+pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<App> {
+    let cluster = open_hot_tier(config, &clock).await?;
+    let store = open_store(config)?;
+    let metrics = Arc::new(Metrics::default());
+    let catalog = Catalog::new(cluster);
+    let supervisor = Supervisor::new(clock.clone(), Arc::clone(&metrics));
+    let name = daemon_name(&clock);
+
+    let (cluster_id, is_new) = pairing::cluster_id(&catalog.cluster, &clock).await?;
+    match pairing::pair(&catalog, &store, &cluster_id, is_new).await {
+        Ok(()) => {}
+        Err(error) if error.is_passing() => {
+            // Recent logs are taken in and shown while the bucket is away.
+            tracing::warn!(error = chain(&error), "the cold tier does not answer; archiving waits for it");
+        }
+        Err(error) => return Err(error.into()),
+    }
+
+    let listener = TcpListener::bind(config.server.listen).await;
+    let listener = listener.with_context(|| format!("listen on {}", config.server.listen))?;
+    let address = listener.local_addr()?;
+
+    let ingest_settings =
+        IngestSettings { queue_bytes: config.ingest.queue_size, idle_after: config.archive.idle_after };
+    let (ingest, lanes) = Ingest::new(catalog.clone(), clock.clone(), Arc::clone(&metrics), &ingest_settings);
+    let drained = CancellationToken::new();
+    for lane in lanes {
+        let drained = drained.clone();
+        supervisor.supervise("ingest", move || {
+            let (lane, drained) = (lane.clone(), drained.clone());
+            async move { lane.run(drained).await }
+        });
+    }
+
+    let settings = archive_settings(config, &cluster_id, &name);
+    let (archiver, worker) = Archiver::new(
+        catalog.clone(),
+        store.clone(),
+        clock.clone(),
+        Arc::clone(&metrics),
+        settings,
+        supervisor.stop().clone(),
+    );
+    let reader = Reader::new(catalog.clone(), store.clone(), clock.clone(), Arc::clone(&metrics));
+    let app = App {
+        address,
+        ingest: ingest.clone(),
+        reader: reader.clone(),
+        archiver: archiver.clone(),
+        store,
+        catalog,
+        metrics,
+        name,
+        supervisor,
+        drained,
+        drain_timeout: config.server.drain_timeout,
+    };
+    app.supervise_archiver(worker, cluster_id.clone(), is_new, clock.clone());
+    let status = app.status(config, &cluster_id, clock.clone());
+    app.supervise_heartbeat(config, status.clone(), clock.clone());
+    let api =
+        Api { ingest, reader, archiver, status, metrics: Arc::clone(&app.metrics), clock, settings: HttpSettings {} };
+    app.supervise_http(listener, api);
+    tracing::info!(http.address = %address, daemon.name = app.name, "logtier is up");
+    Ok(app)
+}
+
+impl App {
+    /// Tells the daemon to stop; [`App::shut_down`] waits for it.
+    pub fn stop(&self) {
+        self.supervisor.stop().cancel();
+    }
+
+    /// Stops in order: requests, queue, archiver, connections. False where something hung.
+    pub async fn shut_down(self) -> bool {
+        self.stop();
+        // The HTTP server ends first by itself; the lanes empty their queues when it has.
+        let in_time = self.supervisor.drain(self.drain_timeout + Duration::from_secs(5)).await;
+        for db in self.catalog.cluster.servers() {
+            let _ = self.catalog.forget_daemons(db, &self.name, Millis::ZERO).await;
+        }
+        self.catalog.cluster.close().await;
+        tracing::info!(in_time, "logtier is down");
+        in_time
+    }
+
+    fn supervise_http(&self, listener: TcpListener, api: Api) {
+        let router = http::router(api);
+        let (stop, drained, drain) = (self.supervisor.stop().clone(), self.drained.clone(), self.drain_timeout);
+        let listener = Arc::new(tokio::sync::Mutex::new(Some(listener)));
+        let address = self.address;
+        self.supervisor.supervise("http", move || {
+            let (router, stop, drained, listener) =
+                (router.clone(), stop.clone(), drained.clone(), Arc::clone(&listener));
+            async move {
+                let listener = match listener.lock().await.take() {
+                    Some(listener) => Ok(listener),
+                    None => TcpListener::bind(address).await,
+                };
+                match listener {
+                    Ok(listener) => {
+                        if let Err(error) = http::serve(listener, router, stop, drain).await {
+                            tracing::error!(error = %error, "the HTTP server ended");
+                        }
+                    }
+                    Err(error) => tracing::error!(error = %error, "cannot listen again"),
+                }
+                drained.cancel();
+            }
+        });
+    }
+
+    fn supervise_archiver(&self, worker: Worker, cluster_id: String, is_new: bool, clock: Clock) {
+        let (catalog, store, stop) = (self.catalog.clone(), self.store.clone(), self.supervisor.stop().clone());
+        self.supervisor.supervise("archive", move || {
+            let (catalog, store, worker) = (catalog.clone(), store.clone(), worker.clone());
+            let (stop, clock, id) = (stop.clone(), clock.clone(), cluster_id.clone());
+            async move {
+                while let Err(error) = pairing::pair(&catalog, &store, &id, is_new).await {
+                    if !error.is_passing() {
+                        tracing::error!(error = chain(&error), "nothing is archived");
+                        return;
+                    }
+                    tokio::select! {
+                        () = clock.sleep(HEARTBEAT) => {}
+                        () = stop.cancelled() => return,
+                    }
+                }
+                worker.run().await;
+            }
+        });
+    }
+
+    fn supervise_heartbeat(&self, config: &Config, status: Status, clock: Clock) {
+        let (catalog, stop) = (self.catalog.clone(), self.supervisor.stop().clone());
+        let row = DaemonRow {
+            name: self.name.clone(),
+            rules: rules_digest(&config.retention.rules),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: clock.now(),
+            seen_at: clock.now(),
+        };
+        self.supervisor.supervise("heartbeat", move || {
+            let (catalog, stop, clock, status, row) =
+                (catalog.clone(), stop.clone(), clock.clone(), status.clone(), row.clone());
+            async move {
+                while !stop.is_cancelled() {
+                    let row = DaemonRow { seen_at: clock.now(), ..row.clone() };
+                    let before = Millis::new(clock.now().get() - FORGET_DAEMON.as_millis() as i64);
+                    for db in catalog.cluster.servers() {
+                        // A database that is away is noticed and told by those who need it.
+                        let _ = catalog.heartbeat(db, &row).await;
+                        let _ = catalog.forget_daemons(db, "", before).await;
+                    }
+                    status.refresh_metrics().await;
+                    tokio::select! {
+                        () = clock.sleep(HEARTBEAT) => {}
+                        () = stop.cancelled() => {}
+                    }
+                }
+            }
+        });
+    }
+
+    fn status(&self, config: &Config, cluster_id: &str, clock: Clock) -> Status {
+        let _ = (config, cluster_id, clock);
+        Status {}
+    }
+}
+
+fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> ArchiveSettings {
+    let schedule = config.archive.schedule.clone();
+    ArchiveSettings {
+        rules: Arc::new(config.retention.rules.clone()),
+        idle_after: config.archive.idle_after,
+        object_bytes: config.archive.object_size,
+        max_delay: config.archive.max_delay,
+        purge_grace: config.archive.purge_grace,
+        forget_after: config.retention.forget_after,
+        dedup_window: config.ingest.dedup_window,
+        abandoned_after: config.archive.abandoned_after,
+        doomed_for: config.archive.doomed_for,
+        segment: SegmentSettings {
+            level: config.cold.zstd_level,
+            frame_size: config.cold.frame_size as usize,
+            parallelism: std::thread::available_parallelism().map_or(1, usize::from),
+        },
+        cluster_id: cluster_id.to_owned(),
+        daemon: daemon.to_owned(),
+        next_run: Arc::new(move |now| {
+            let now = chrono::DateTime::from_timestamp_millis(now.get())?;
+            schedule.next_after(now).map(|next| Millis::new(next.timestamp_millis()))
+        }),
+    }
+}
+
+/// Unlike any other process's: two daemons on one machine, or one that was restarted, differ.
+fn daemon_name(clock: &Clock) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.trim().chars().take(30).collect();
+    let unique = clock.new_ulid().to_string().to_lowercase();
+    format!("{}-{}", if host.is_empty() { "logtier" } else { &host }, &unique[unique.len() - 10..])
+}
+
+/// An error with its causes.
+fn chain(error: &PairingError) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

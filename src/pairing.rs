@@ -1,0 +1,96 @@
+//! Bucket and database belong together: both carry one cluster id.
+//!
+//! A daemon that is pointed at the wrong bucket would call every archived log missing, and one that
+//! is pointed at the wrong database would sweep what it does not know. So the pair is checked
+//! before anything moves.
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::cold::{Error as ColdError, Key, Store};
+use crate::db::{self, Cluster};
+
+/// Where the id stands in each server's `meta` table.
+const META_KEY: &str = "cluster";
+
+#[derive(Debug, thiserror::Error)]
+pub enum PairingError {
+    #[error("ask the hot tier for its cluster id")]
+    Hot(#[from] db::Error),
+    #[error("ask the cold tier for its cluster id")]
+    Cold(#[from] ColdError),
+    #[error(
+        "the database belongs to cluster {database}, the bucket to cluster {bucket}: \
+         check hot.url and cold.url, one of them points at another installation"
+    )]
+    Mismatch { database: String, bucket: String },
+    #[error(
+        "the database is new, but the bucket already belongs to cluster {bucket}: point hot.url at that \
+         cluster's database, or cold.url at an empty bucket or prefix"
+    )]
+    BucketTaken { bucket: String },
+    #[error(
+        "the database knows {objects} objects of cluster {database}, but the bucket holds no cluster id: \
+         check cold.url, it points at an empty or another bucket"
+    )]
+    BucketEmpty { database: String, objects: u64 },
+    #[error("the bucket's cluster object is not one that logtier wrote")]
+    Unreadable,
+}
+
+impl PairingError {
+    /// Whether asking again later may help.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Hot(error) => !error.is_permanent(),
+            Self::Cold(error) => !error.is_permanent(),
+            _ => false,
+        }
+    }
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct ClusterObject {
+    cluster: String,
+    created_by: String,
+}
+
+/// The database's cluster id, given at the first start; the same on all servers.
+pub async fn cluster_id(cluster: &Cluster, clock: &Clock) -> Result<(String, bool), PairingError> {
+    let first = &cluster.servers()[0];
+    let fresh = clock.new_ulid().to_string();
+    let id = first.meta_or_insert(META_KEY, &fresh).await?;
+    for other in &cluster.servers()[1..] {
+        let found = other.meta_or_insert(META_KEY, &id).await?;
+        if found != id {
+            return Err(PairingError::Mismatch { database: id, bucket: found });
+        }
+    }
+    Ok((id.clone(), id == fresh))
+}
+
+/// Checks that the bucket is the database's, and marks a new bucket as such.
+pub async fn pair(catalog: &Catalog, store: &Store, id: &str, database_is_new: bool) -> Result<(), PairingError> {
+    match store.get(&Key::cluster()).await {
+        Ok(bytes) => {
+            let found: ClusterObject = serde_json::from_slice(&bytes).map_err(|_| PairingError::Unreadable)?;
+            match found.cluster {
+                bucket if bucket == id => Ok(()),
+                bucket if database_is_new => Err(PairingError::BucketTaken { bucket }),
+                bucket => Err(PairingError::Mismatch { database: id.to_owned(), bucket }),
+            }
+        }
+        Err(ColdError::NotFound { .. }) => {
+            for db in catalog.cluster.servers() {
+                let (objects, _) = catalog.segment_summary(db, 1).await?;
+                if objects > 0 {
+                    return Err(PairingError::BucketEmpty { database: id.to_owned(), objects });
+                }
+            }
+            let created_by = concat!("logtier ", env!("CARGO_PKG_VERSION")).to_owned();
+            let object = ClusterObject { cluster: id.to_owned(), created_by };
+            let bytes = serde_json::to_vec(&object).unwrap_or_default();
+            Ok(store.put(&Key::cluster(), bytes.into()).await?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
