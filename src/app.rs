@@ -267,6 +267,7 @@ fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> ArchiveS
         purge_grace: config.archive.purge_grace,
         forget_after: config.retention.forget_after,
         dedup_window: config.ingest.dedup_window,
+        lease_ttl: config.archive.lease_ttl,
         abandoned_after: config.archive.abandoned_after,
         doomed_for: config.archive.doomed_for,
         segment: SegmentSettings {

@@ -129,7 +129,8 @@ fn of_finished(attempt: &Attempt, rule: &Rule, policy: &Policy, now: Millis) -> 
                     lines: attempt.hot_lines(),
                     since: at.max(attempt.due_at.min(now)),
                     finish_day: finished_at.day(),
-                    expires_at: (expires_at < Millis::NEVER).then_some(expires_at),
+                    // The newest runs of a job may stay longer: only a look at the others tells.
+                    expires_at: (expires_at < Millis::NEVER && rule.keep_at_least == 0).then_some(expires_at),
                     is_window: false,
                 });
             }

@@ -11,11 +11,6 @@ use crate::db::Db;
 /// One lease for all of it packs an object from all shards and needs one fence.
 const TASK: &str = "mover";
 
-/// A daemon that was killed keeps others out for this long.
-const LEASE_TTL: Duration = Duration::from_secs(20);
-
-const RENEW_EVERY: Duration = Duration::from_secs(5);
-
 /// How often one who waits for the lease looks.
 const WAIT_POLL: Duration = Duration::from_millis(200);
 
@@ -23,7 +18,7 @@ const WAIT_POLL: Duration = Duration::from_millis(200);
 pub(super) async fn claim(shared: &Shared, db: &Arc<Db>, patience: Duration) -> Result<Option<Lease>, ArchiveError> {
     let deadline = shared.clock.instant() + patience;
     loop {
-        if let Some(lease) = Lease::take(db, TASK, &shared.settings.daemon, LEASE_TTL).await? {
+        if let Some(lease) = Lease::take(db, TASK, &shared.settings.daemon, shared.settings.lease_ttl).await? {
             return Ok(Some(lease));
         }
         if shared.stop.is_cancelled() {
@@ -55,14 +50,16 @@ pub(super) async fn hold<T>(
 
 /// Renews until that fails for good.
 async fn keep(shared: &Shared, db: &Arc<Db>, lease: &Lease) -> ArchiveError {
+    let ttl = shared.settings.lease_ttl;
     let mut renewed_at = shared.clock.instant();
     loop {
-        shared.clock.sleep(RENEW_EVERY).await;
-        match lease.renew(db, LEASE_TTL).await {
+        // Three tries before it ends.
+        shared.clock.sleep(ttl / 4).await;
+        match lease.renew(db, ttl).await {
             Ok(()) => renewed_at = shared.clock.instant(),
             Err(error) => match ArchiveError::from(error) {
                 // The database is away; the lease lasts a little longer, the fence decides.
-                ArchiveError::Db(_) if shared.clock.instant() - renewed_at < LEASE_TTL => {}
+                ArchiveError::Db(_) if shared.clock.instant() - renewed_at < ttl => {}
                 error => return error,
             },
         }

@@ -119,6 +119,8 @@ pub struct ArchiveSettings {
     pub purge_grace: Duration,
     pub forget_after: Age,
     pub dedup_window: Duration,
+    /// A daemon that was killed keeps the others out for so long.
+    pub lease_ttl: Duration,
     /// An upload older than this is nobody's.
     pub abandoned_after: Duration,
     /// How long the name of a doomed object is deleted again and again.

@@ -113,7 +113,10 @@ async fn rounds(
             break;
         }
     }
-    super::sweep::sweep(shared, db, report).await
+    let swept = super::sweep::sweep(shared, db, report).await;
+    let error = swept.as_ref().err().map(ArchiveError::chain);
+    shared.catalog.task_ended(db, "sweep", shared.clock.now(), error.as_deref()).await?;
+    swept
 }
 
 /// Does what is due; true where going on is of no use.

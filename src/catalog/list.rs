@@ -114,6 +114,25 @@ impl Catalog {
         }
     }
 
+    /// How many runs of a job, neither expired nor deleted, are newer than `id`, counted up to `limit`.
+    pub async fn newer_runs(&self, app: &App, job: &Job, id: AttemptId, limit: u32) -> Result<u32> {
+        let mut newer = 0;
+        for db in self.cluster.servers() {
+            let app_id = self.find_name(db, Kind::App, app.as_str()).await?;
+            let job_id = self.find_name(db, Kind::Job, job.as_str()).await?;
+            let Some((app_id, job_id)) = app_id.zip(job_id) else { continue };
+            for &shard in db.shards() {
+                let query = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(sql::newer_runs(shard)));
+                let query = query.bind(app_id).bind(job_id).bind(id.get()).bind(i64::from(limit - newer));
+                newer += query.fetch_all(db.pool()).await?.len() as u32;
+                if newer >= limit {
+                    return Ok(limit);
+                }
+            }
+        }
+        Ok(newer)
+    }
+
     /// Names of all apps after `after`, in order, at most `limit`.
     pub async fn apps(&self, after: &str, limit: u32) -> Result<Vec<String>> {
         let mut apps = Vec::new();

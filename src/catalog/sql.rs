@@ -245,6 +245,13 @@ pub(super) fn list_attempts(shard: Shard, by_app: bool, by_job: bool) -> String 
     )
 }
 
+pub(super) fn newer_runs(shard: Shard) -> String {
+    format!(
+        "/* catalog::newer_runs */ SELECT id FROM attempt_{shard} \
+         WHERE app_id = ? AND job_id = ? AND id > ? AND state NOT IN (3, 4) ORDER BY id LIMIT ?"
+    )
+}
+
 /// The attempt and its parts in a range, in one SELECT.
 pub(super) fn snapshot(shard: Shard, one_attempt: bool) -> String {
     let which = if one_attempt {

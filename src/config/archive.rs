@@ -8,7 +8,7 @@ use super::check::Checker;
 use super::file;
 use super::problem::Mistake;
 use super::schedule::{Schedule, parse_zone};
-use super::units::{parse_size, parse_span, show_size};
+use super::units::{parse_size, parse_span, show_size, show_span};
 
 const DEFAULT_SCHEDULE: &str = "*/10 * * * *";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -25,6 +25,8 @@ pub struct Archive {
     pub max_delay: Duration,
     /// How long hot rows stay after their lines were published in the cold tier.
     pub purge_grace: Duration,
+    /// A daemon that was killed keeps the others from archiving for so long.
+    pub lease_ttl: Duration,
     /// An upload whose lease is gone is given up after so long.
     pub abandoned_after: Duration,
     /// For so long a doomed object is deleted again and again, against late uploads.
@@ -44,7 +46,11 @@ impl Archive {
         }
         let object_size = check.parse("archive.object_size", file.object_size, 64 << 20, parse_size);
         check.within("archive.object_size", &object_size, &(1 << 10..=4 << 30), |bytes| show_size(*bytes));
+        let lease_ttl = check.parse("archive.lease_ttl", file.lease_ttl, Duration::from_secs(20), parse_span);
+        let bounds = Duration::from_secs(1)..=HOUR;
+        check.within("archive.lease_ttl", &lease_ttl, &bounds, |span| show_span(*span));
         Some(Self {
+            lease_ttl,
             schedule: schedule?,
             idle_after,
             object_size,

@@ -70,6 +70,7 @@ table!(Archive {
     object_size: String,
     max_delay: String,
     purge_grace: String,
+    lease_ttl: String,
     abandoned_after: String,
     doomed_for: String,
 });
