@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used, clippy::print_stderr, clippy::unwrap_used)]
 
 mod architecture;
+mod crash;
 mod harness;
 mod life;
 mod stores;

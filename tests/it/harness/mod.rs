@@ -11,6 +11,7 @@
 
 pub mod daemon;
 pub mod mysql;
+pub mod process;
 pub mod s3;
 
 use std::io::Write;
