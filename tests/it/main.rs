@@ -9,6 +9,7 @@
 
 mod architecture;
 mod crash;
+mod end_to_end;
 mod harness;
 mod life;
 mod stores;
