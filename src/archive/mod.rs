@@ -39,6 +39,7 @@ mod agenda;
 mod build;
 mod candidates;
 mod claim;
+mod marks;
 mod plan;
 mod publish;
 mod purge;
@@ -54,6 +55,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
+pub use marks::Marked;
 pub use report::{Failure, Move, RunReport, Waiting};
 pub use retire::rules_digest;
 

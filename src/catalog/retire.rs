@@ -32,6 +32,36 @@ impl Catalog {
             .await
     }
 
+    /// Takes an attempt from every read at once, because someone asked for it. Answers false where
+    /// it is held. One that is gone already stays as it is.
+    ///
+    /// Needs no lease: a run that is archiving the attempt finds its state and gives it no part.
+    pub async fn delete(&self, home: &Home, id: AttemptId, now: Millis) -> Result<bool> {
+        let home_in_tx = home.clone();
+        home.db
+            .run_tx("catalog::delete", move |tx| {
+                let home = home_in_tx.clone();
+                Box::pin(async move {
+                    let update = sqlx::query(sqlx::AssertSqlSafe(sql::delete_attempt(home.shard)));
+                    let update = update.bind(now.get()).bind(now.get()).bind(id.get());
+                    if update.execute(&mut *tx).await?.rows_affected() == 1 {
+                        give_up_parts(tx, &home, id, now).await?;
+                        return Ok(true);
+                    }
+                    let held = sqlx::query_scalar::<_, i32>(sqlx::AssertSqlSafe(sql::is_held(home.shard)));
+                    Ok::<_, Error>(held.bind(id.get()).fetch_optional(tx).await? != Some(1))
+                })
+            })
+            .await
+    }
+
+    /// Puts a legal hold on an attempt or takes it off. While it is on, nothing of it goes.
+    pub async fn set_hold(&self, home: &Home, id: AttemptId, on: bool, now: Millis) -> Result<()> {
+        let update = sqlx::query(sqlx::AssertSqlSafe(sql::set_hold(home.shard)));
+        update.bind(i32::from(on)).bind(now.get()).bind(now.get()).bind(id.get()).execute(home.db.pool()).await?;
+        Ok(())
+    }
+
     /// Deletes the row of an attempt that is gone and has neither chunks nor parts.
     pub async fn forget(&self, home: &Home, lease: &Lease, id: AttemptId) -> std::result::Result<(), LeaseError> {
         let (lease, home_in_tx) = (lease.clone(), home.clone());

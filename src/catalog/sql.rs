@@ -278,6 +278,24 @@ pub(super) fn retire_attempt(shard: Shard) -> String {
     )
 }
 
+pub(super) fn delete_attempt(shard: Shard) -> String {
+    format!(
+        "/* catalog::delete */ UPDATE attempt_{shard} SET state = 4, gone_at = ?, due_at = ?, \
+         meta_version = meta_version + 1 WHERE id = ? AND held = 0 AND state NOT IN (3, 4)"
+    )
+}
+
+pub(super) fn is_held(shard: Shard) -> String {
+    format!("/* catalog::delete */ SELECT held FROM attempt_{shard} WHERE id = ?")
+}
+
+pub(super) fn set_hold(shard: Shard) -> String {
+    format!(
+        "/* catalog::set_hold */ UPDATE attempt_{shard} SET held = ?, meta_version = meta_version + 1, \
+         due_at = CASE WHEN due_at > ? THEN ? ELSE due_at END WHERE id = ? AND state NOT IN (3, 4)"
+    )
+}
+
 pub(super) fn forget_attempt(shard: Shard) -> String {
     format!("/* catalog::forget */ DELETE FROM attempt_{shard} WHERE id = ? AND state IN (3, 4)")
 }

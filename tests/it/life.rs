@@ -1,8 +1,10 @@
 //! The life of an attempt through both tiers, against the parts themselves.
 
 use futures::TryStreamExt;
+use logtier::archive::Marked;
+use logtier::cold::Key;
 use logtier::hot::Lines;
-use logtier::ingest::Batch;
+use logtier::ingest::{AppendError, Batch};
 use logtier::model::{AttemptKey, AttemptNo, Labels, LineRange, Record, Timestamp};
 use logtier::read::ReadError;
 
@@ -101,6 +103,62 @@ fn lines_are_the_same_before_during_and_after_the_move() {
             assert!(report["objects_deleted"].as_u64() >= Some(2), "{report}");
             let left: Vec<_> = daemon.app.store.list("v1/").try_collect().await.expect("a listing");
             assert_eq!(left.len(), 1, "only the cluster's own object stays: {left:?}");
+            daemon.stop().await;
+        });
+    });
+}
+
+#[test]
+fn a_hold_keeps_and_a_delete_takes() {
+    on_each_pair(|tiers| {
+        runtime().block_on(async {
+            let daemon = Daemon::start(tiers, &[]).await;
+            let (app, held, deleted) = ("a".parse().unwrap(), "held".parse().unwrap(), "deleted".parse().unwrap());
+            for instance in ["held", "deleted", "other"] {
+                daemon.app.ingest.append(batch(instance, numbered(instance, 0..10))).await.expect("stored");
+            }
+            let archiver = &daemon.app.archiver;
+            assert_eq!(archiver.hold(&app, &held, None, true).await.unwrap(), Marked::Done);
+            assert_eq!(archiver.delete(&app, &held, None).await.unwrap(), Marked::Held);
+            assert_eq!(archiver.delete(&app, &"nobody".parse().unwrap(), None).await.unwrap(), Marked::Unknown);
+            daemon.clock.advance(std::time::Duration::from_secs(25 * 3600));
+            daemon.archive().await;
+            assert_eq!(archiver.delete(&app, &deleted, None).await.unwrap(), Marked::Done);
+            assert!(matches!(messages(&daemon, "deleted").await, Err(ReadError::Gone { .. })));
+            let refused = daemon.app.ingest.append(batch("deleted", numbered("deleted", 0..1))).await;
+            assert!(matches!(refused, Err(AppendError::Gone { .. })), "{refused:?}");
+            // Far beyond everyone's retention only the held one is left.
+            daemon.clock.advance(std::time::Duration::from_secs(300 * 24 * 3600));
+            daemon.archive().await;
+            assert!(matches!(messages(&daemon, "other").await, Err(ReadError::Gone { .. })));
+            assert_eq!(messages(&daemon, "held").await.expect("readable"), numbered("held", 0..10));
+            assert_eq!(archiver.hold(&app, &held, None, false).await.unwrap(), Marked::Done);
+            daemon.archive().await;
+            assert!(matches!(messages(&daemon, "held").await, Err(ReadError::Gone { .. })));
+            let marks: Vec<_> = daemon.app.store.list(Key::marks_folder()).try_collect().await.unwrap();
+            assert_eq!(marks.len(), 3, "a hold, a delete, a release");
+            daemon.stop().await;
+        });
+    });
+}
+
+#[test]
+fn the_newest_runs_of_a_job_stay() {
+    on_each_pair(|tiers| {
+        runtime().block_on(async {
+            let daemon = Daemon::start(tiers, &[("LOGTIER_RETENTION__DEFAULT__KEEP_AT_LEAST", "2")]).await;
+            for instance in ["first", "second", "third"] {
+                let batch =
+                    Batch { job: Some("nightly".parse().unwrap()), ..batch(instance, numbered(instance, 0..5)) };
+                daemon.app.ingest.append(batch).await.expect("stored");
+                daemon.clock.advance(std::time::Duration::from_secs(25 * 3600));
+            }
+            daemon.archive().await;
+            daemon.clock.advance(std::time::Duration::from_secs(300 * 24 * 3600));
+            assert_eq!(daemon.archive().await["expired"], 1);
+            assert!(matches!(messages(&daemon, "first").await, Err(ReadError::Gone { .. })));
+            assert_eq!(messages(&daemon, "second").await.expect("readable"), numbered("second", 0..5));
+            assert_eq!(messages(&daemon, "third").await.expect("readable"), numbered("third", 0..5));
             daemon.stop().await;
         });
     });

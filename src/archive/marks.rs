@@ -1,0 +1,140 @@
+//! Deleting by name and legal holds: what people say of an attempt, kept in the bucket as well.
+//!
+//! A mark is a small object, written before the catalog changes and before anyone is answered: a
+//! catalog that is rebuilt from the bucket brings back nothing that was deleted and forgets no hold.
+//! A mark whose change then failed does no harm: the same request again makes both true.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ArchiveError, Archiver};
+use crate::catalog::Attempt;
+use crate::cold::Key;
+use crate::db::Home;
+use crate::model::{App, AttemptNo, Instance};
+
+/// What is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MarkKind {
+    Delete,
+    Hold,
+    Release,
+}
+
+/// The content of a mark.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Mark {
+    mark: MarkKind,
+    app: App,
+    instance: Instance,
+    attempt: AttemptNo,
+    /// The catalog's id: a later attempt of the same name is another one.
+    attempt_id: i64,
+    at: String,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marked {
+    Done,
+    /// No such instance or attempt.
+    Unknown,
+    /// A held attempt is not deleted.
+    Held,
+}
+
+/// Attempts of one instance that one request changes.
+const MAX_ATTEMPTS: u32 = 1_000;
+
+impl Archiver {
+    /// Deletes an attempt, or all attempts of an instance: gone from every read when this answers,
+    /// from the hot tier with the next run, from the bucket when its object is rewritten or goes.
+    pub async fn delete(
+        &self,
+        app: &App,
+        instance: &Instance,
+        attempt: Option<AttemptNo>,
+    ) -> Result<Marked, ArchiveError> {
+        self.mark(app, instance, attempt, MarkKind::Delete).await
+    }
+
+    /// Puts a legal hold on an attempt or all attempts of an instance, or takes it off.
+    pub async fn hold(
+        &self,
+        app: &App,
+        instance: &Instance,
+        attempt: Option<AttemptNo>,
+        on: bool,
+    ) -> Result<Marked, ArchiveError> {
+        self.mark(app, instance, attempt, if on { MarkKind::Hold } else { MarkKind::Release }).await
+    }
+
+    async fn mark(
+        &self,
+        app: &App,
+        instance: &Instance,
+        attempt: Option<AttemptNo>,
+        mark: MarkKind,
+    ) -> Result<Marked, ArchiveError> {
+        let catalog = &self.shared.catalog;
+        let numbers = match attempt {
+            Some(attempt) => vec![attempt],
+            None => catalog.attempts_of(app, instance, MAX_ATTEMPTS).await?,
+        };
+        let mut found = Vec::new();
+        for number in numbers {
+            let nothing = crate::model::LineRange::new(0, 0);
+            found.extend(catalog.snapshot(app, instance, Some(number), nothing).await?);
+        }
+        if found.is_empty() {
+            return Ok(Marked::Unknown);
+        }
+        // All or nothing, as far as one can tell beforehand.
+        if mark == MarkKind::Delete && found.iter().any(|found| found.attempt.held) {
+            return Ok(Marked::Held);
+        }
+        for found in found {
+            if self.mark_one(app, &found.home, &found.attempt, mark).await? == Marked::Held {
+                return Ok(Marked::Held);
+            }
+        }
+        Ok(Marked::Done)
+    }
+
+    async fn mark_one(
+        &self,
+        app: &App,
+        home: &Home,
+        attempt: &Attempt,
+        mark: MarkKind,
+    ) -> Result<Marked, ArchiveError> {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        let already = match mark {
+            MarkKind::Delete => attempt.state.is_gone(),
+            MarkKind::Hold => attempt.held,
+            MarkKind::Release => !attempt.held,
+        };
+        if already {
+            return Ok(Marked::Done);
+        }
+        let content = Mark {
+            mark,
+            app: app.clone(),
+            instance: attempt.instance.clone(),
+            attempt: attempt.attempt,
+            attempt_id: attempt.id.get(),
+            at: now.to_string(),
+        };
+        let bytes = serde_json::to_vec(&content).unwrap_or_default();
+        shared.store.put(&Key::mark(shared.clock.new_ulid()), bytes.into()).await?;
+        let done = match mark {
+            MarkKind::Delete => shared.catalog.delete(home, attempt.id, now).await?,
+            MarkKind::Hold | MarkKind::Release => {
+                shared.catalog.set_hold(home, attempt.id, mark == MarkKind::Hold, now).await?;
+                true
+            }
+        };
+        Ok(if done { Marked::Done } else { Marked::Held })
+    }
+}
