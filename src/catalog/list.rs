@@ -197,12 +197,11 @@ pub struct HotSize {
 }
 
 impl Catalog {
-    /// What the database itself estimates; counting rows would take longer the more there are.
+    /// An estimate: counting all rows would take longer the more there are.
     pub async fn hot_size(&self, db: &Db, shard: Shard) -> Result<HotSize> {
-        let table = shard.table("chunk");
-        let row = sqlx::query(sql::table_size(db.engine())).bind(table).fetch_optional(db.pool()).await?;
-        let Some(row) = row else { return Ok(HotSize::default()) };
+        let statement = sqlx::AssertSqlSafe(sql::chunk_table_size(db.engine(), shard));
+        let Some(row) = sqlx::query(statement).fetch_optional(db.pool()).await? else { return Ok(HotSize::default()) };
         let number = |name| Ok::<_, Error>(column::<Option<i64>>(&row, name)?.unwrap_or(0).unsigned_abs());
-        Ok(HotSize { chunks: number("table_chunks")?, bytes: number("table_bytes")? })
+        Ok(HotSize { chunks: number("chunks")?, bytes: number("chunk_bytes")? })
     }
 }

@@ -454,17 +454,17 @@ pub(super) fn delete_runs() -> &'static str {
     "/* catalog::forget_runs */ DELETE FROM run WHERE id < ?"
 }
 
-pub(super) fn table_size(engine: Engine) -> &'static str {
+/// What a shard's chunks take. MySQL has estimates; on SQLite they are counted, up to 10,000.
+pub(super) fn chunk_table_size(engine: Engine, shard: Shard) -> String {
     match engine {
-        Engine::MySql => {
-            "/* catalog::hot_size */ SELECT CAST(table_rows AS SIGNED) AS table_chunks, \
-             CAST(data_length AS SIGNED) AS table_bytes FROM information_schema.tables \
-             WHERE table_schema = DATABASE() AND table_name = ?"
-        }
-        // One file for all: the pages of this table, from SQLite's own book-keeping.
-        Engine::Sqlite => {
-            "/* catalog::hot_size */ SELECT ncell AS table_chunks, pgsize AS table_bytes \
-             FROM dbstat WHERE aggregate = TRUE AND name = ?"
-        }
+        Engine::MySql => format!(
+            "/* catalog::hot_size */ SELECT CAST(table_rows AS SIGNED) AS chunks, \
+             CAST(data_length AS SIGNED) AS chunk_bytes FROM information_schema.tables \
+             WHERE table_schema = DATABASE() AND table_name = 'chunk_{shard}'"
+        ),
+        Engine::Sqlite => format!(
+            "/* catalog::hot_size */ SELECT COUNT(*) AS chunks, COALESCE(SUM(LENGTH(data)), 0) AS chunk_bytes \
+             FROM (SELECT data FROM chunk_{shard} LIMIT 10000)"
+        ),
     }
 }
