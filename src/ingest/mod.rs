@@ -23,6 +23,7 @@
 //! A client that goes away does not stop its batch: the lane owns it.
 
 mod commit;
+mod declare;
 mod decode;
 mod lane;
 
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
+pub use declare::{Declared, EndError, Facts};
 pub use decode::{Decoded, Defaults, Rejected, decode_bulk, decode_lines, decode_text};
 
 use crate::catalog::{BatchKey, Catalog};
