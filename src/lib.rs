@@ -2,12 +2,14 @@
 //! compressed in object storage, and one reader over both. `ARCHITECTURE.md` is the map.
 
 pub mod archive;
+pub mod audit;
 pub mod catalog;
 pub mod clock;
 pub mod cold;
 pub mod config;
 pub mod db;
 pub mod hot;
+pub mod http;
 pub mod ingest;
 pub mod model;
 pub mod read;

@@ -19,7 +19,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("read", &["hot", "cold", "catalog"]),
     ("audit", &["hot", "cold", "catalog"]),
     ("protocol", &[]),
-    ("http", &["ingest", "read", "audit", "protocol"]),
+    // `archive` only to ask for a run now and to show reports: timer and request share one path.
+    ("http", &["ingest", "read", "audit", "protocol", "archive"]),
 ];
 
 /// What every part but these themselves may use; `telemetry` and `clock` may use `model` too.
