@@ -12,14 +12,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::{ArchiveSettings, Archiver, Worker, rules_digest};
-use crate::audit::Status;
+use crate::audit::{Status, StatusSettings};
 use crate::catalog::{Catalog, DaemonRow};
 use crate::clock::Clock;
 use crate::cold::segment::SegmentSettings;
 use crate::cold::{Store, StoreSettings};
 use crate::config::{Config, HotServer, Secret};
 use crate::db::{Cluster, Db, DbSettings, Shard};
-use crate::http::{self, Api, HttpSettings};
+use crate::http::{self, Api, HttpSettings, Token};
 use crate::ingest::{Ingest, IngestSettings};
 use crate::model::Millis;
 use crate::pairing::{self, PairingError};
@@ -147,8 +147,17 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<App> {
     app.supervise_archiver(worker, cluster_id.clone(), is_new, clock.clone());
     let status = app.status(config, &cluster_id, clock.clone());
     app.supervise_heartbeat(config, status.clone(), clock.clone());
-    let api =
-        Api { ingest, reader, archiver, status, metrics: Arc::clone(&app.metrics), clock, settings: HttpSettings {} };
+    let api = Api {
+        ingest,
+        reader,
+        archiver,
+        status,
+        metrics: Arc::clone(&app.metrics),
+        clock,
+        settings: http_settings(config),
+        tasks: app.supervisor.tasks().clone(),
+        shutdown: app.supervisor.stop().clone(),
+    };
     app.supervise_http(listener, api);
     tracing::info!(http.address = %address, daemon.name = app.name, "logtier is up");
     Ok(app)
@@ -176,23 +185,17 @@ impl App {
     fn supervise_http(&self, listener: TcpListener, api: Api) {
         let router = http::router(api);
         let (stop, drained, drain) = (self.supervisor.stop().clone(), self.drained.clone(), self.drain_timeout);
-        let listener = Arc::new(tokio::sync::Mutex::new(Some(listener)));
-        let address = self.address;
+        // The socket outlives a server that died, so that the next one listens at the same place.
+        let listener = Arc::new(listener.into_std());
         self.supervisor.supervise("http", move || {
             let (router, stop, drained, listener) =
                 (router.clone(), stop.clone(), drained.clone(), Arc::clone(&listener));
             async move {
-                let listener = match listener.lock().await.take() {
-                    Some(listener) => Ok(listener),
-                    None => TcpListener::bind(address).await,
-                };
-                match listener {
-                    Ok(listener) => {
-                        if let Err(error) = http::serve(listener, router, stop, drain).await {
-                            tracing::error!(error = %error, "the HTTP server ended");
-                        }
-                    }
-                    Err(error) => tracing::error!(error = %error, "cannot listen again"),
+                let socket =
+                    listener.as_ref().as_ref().map(|socket| socket.try_clone().and_then(TcpListener::from_std));
+                match socket {
+                    Ok(Ok(listener)) => http::serve(listener, router, stop, drain).await,
+                    _ => tracing::error!("the listening socket is lost"),
                 }
                 drained.cancel();
             }
@@ -252,8 +255,24 @@ impl App {
     }
 
     fn status(&self, config: &Config, cluster_id: &str, clock: Clock) -> Status {
-        let _ = (config, cluster_id, clock);
-        Status {}
+        let settings = StatusSettings {
+            daemon: self.name.clone(),
+            cluster_id: cluster_id.to_owned(),
+            hot_urls: config.hot.servers.iter().map(|server| server.url.to_string()).collect(),
+            cold_url: config.cold.url.to_string(),
+        };
+        Status::new(self.catalog.clone(), self.store.clone(), clock, Arc::clone(&self.metrics), settings)
+    }
+}
+
+fn http_settings(config: &Config) -> HttpSettings {
+    HttpSettings {
+        token: config.server.token.as_ref().map(|token| Token::new(token.expose())),
+        allow_anonymous: config.server.allow_anonymous,
+        max_body_bytes: config.server.max_body_size,
+        max_record_bytes: config.ingest.max_record_size as usize,
+        schedule: format!("{} ({})", config.archive.schedule, config.archive.schedule.zone()),
+        ..HttpSettings::new(Arc::new(config.retention.rules.clone()))
     }
 }
 

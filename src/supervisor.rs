@@ -38,6 +38,11 @@ impl Supervisor {
         &self.stop
     }
 
+    /// Owns the tasks that requests start.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
     /// Runs what `make` gives until it returns; after a panic runs it again.
     pub fn supervise<F>(&self, name: &'static str, mut make: impl FnMut() -> F + Send + 'static)
     where

@@ -101,6 +101,11 @@ impl Attempt {
         if over && !self.held && self.state.is_finished() { AttemptState::Expired } else { self.state }
     }
 
+    /// When it expired or was deleted. One that is over by its day alone has no row that says when.
+    pub fn gone_since(&self) -> Option<Millis> {
+        self.gone_at.or(self.expires_at)
+    }
+
     pub fn shown_state(&self, now: Millis) -> ShownState {
         ShownState::of(self.state_at(now), self.next_line, self.hot_lines().len())
     }

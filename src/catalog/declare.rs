@@ -146,7 +146,7 @@ impl Catalog {
 
 fn writable(attempt: &Attempt, now: Millis) -> Result<(), DeclareError> {
     let state = attempt.state_at(now);
-    if state.is_gone() { Err(DeclareError::Gone { state, at: attempt.gone_at }) } else { Ok(()) }
+    if state.is_gone() { Err(DeclareError::Gone { state, at: attempt.gone_since() }) } else { Ok(()) }
 }
 
 async fn update_finished(tx: &mut Connection, home: &Home, attempt: &Attempt, now: Millis) -> Result<(), Error> {

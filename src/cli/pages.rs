@@ -113,7 +113,7 @@ impl Pager {
         };
         loop {
             let answer = session.client.send_patiently(&call, &mut self.patience).await?;
-            let header = answer.headers().get("x-logtier-next-line");
+            let header = answer.headers().get("x-logtier-lines");
             let next_line = header.and_then(|value| value.to_str().ok()?.parse().ok());
             match session.client.bytes(answer).await {
                 Ok(body) => return Ok((body, next_line)),

@@ -1,5 +1,73 @@
-use crate::{archive::Archiver, audit::Status, clock::Clock, ingest::Ingest, read::Reader, telemetry::Metrics};
+//! The HTTP API: every other surface, the command line included, goes through it.
+//!
+//! # Overview
+//!
+//! A handler is short: take the names and parameters of the call ([`params`]), refuse what is not
+//! known, read the body within bounds ([`body`]), ask [`Ingest`], [`Reader`], [`Archiver`] or
+//! [`Status`], and show the answer. What goes wrong becomes a [`Problem`]; one layer around all
+//! routes writes it, logs it and counts it ([`problem`]).
+//!
+//! # Invariants
+//!
+//! - A tier that cannot be asked is 503, never an empty answer (I8). A stream that fails is aborted,
+//!   never ended cleanly.
+//! - A query parameter that a call does not know is 400: a mistyped filter must not return everything.
+//! - Request bodies, pages, lists, followers and connections are bounded (I7).
+//! - No cause of an error, password or token is ever shown; the request id leads to the log.
+//!
+//! # Cancellation
+//!
+//! A client that goes away drops its handler. Reads leave nothing behind; a batch that was
+//! accepted is committed all the same.
+
+mod admin;
+mod auth;
+mod body;
+mod declare;
+mod download;
+mod errors;
+mod follow;
+mod hub;
+mod lists;
+mod marks;
+mod params;
+mod problem;
+mod query;
+mod read;
+mod render;
+mod serve;
+mod shown;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post, put};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_http::compression::CompressionLayer;
+
+pub use auth::Token;
+pub use serve::serve;
+
+use body::Budget;
+use hub::Hub;
+use problem::Problem;
+
+use crate::archive::Archiver;
+use crate::audit::Status;
+use crate::clock::Clock;
+use crate::ingest::Ingest;
+use crate::model::RuleSet;
+use crate::read::Reader;
+use crate::telemetry::Metrics;
+
+/// What the API is made of.
 #[derive(Clone)]
 pub struct Api {
     pub ingest: Ingest,
@@ -9,17 +77,96 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub settings: HttpSettings,
+    /// Owns the tasks that requests start; whoever stops the daemon waits for it.
+    pub tasks: TaskTracker,
+    /// Ends waiting and following; from then on the daemon is not ready.
+    pub shutdown: CancellationToken,
 }
-#[derive(Clone)]
-pub struct HttpSettings {}
-pub fn router(_api: Api) -> axum::Router {
-    axum::Router::new()
+
+/// Bounds and rules of the API.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// What clients must send; without one everybody may do everything.
+    pub token: Option<Token>,
+    /// `/metrics` needs no token.
+    pub allow_anonymous: bool,
+    /// The most bytes of one request's body, before and after decompression.
+    pub max_body_bytes: u64,
+    /// A longer message is stored in several records.
+    pub max_record_bytes: usize,
+    /// The most bytes of all bodies that are being taken in.
+    pub body_budget_bytes: u64,
+    /// To tell which rule an attempt falls under before it is archived.
+    pub rules: Arc<RuleSet>,
+    /// The archiver's schedule as people write it.
+    pub schedule: String,
 }
-pub async fn serve(
-    l: tokio::net::TcpListener,
-    r: axum::Router,
-    stop: tokio_util::sync::CancellationToken,
-    _d: std::time::Duration,
-) -> std::io::Result<()> {
-    axum::serve(l, r).with_graceful_shutdown(async move { stop.cancelled().await }).await
+
+impl HttpSettings {
+    /// The defaults, with these rules.
+    pub fn new(rules: Arc<RuleSet>) -> Self {
+        const MIB: u64 = 1 << 20;
+        Self {
+            token: None,
+            allow_anonymous: false,
+            max_body_bytes: 16 * MIB,
+            max_record_bytes: 1 << 20,
+            body_budget_bytes: 64 * MIB,
+            rules,
+            schedule: String::new(),
+        }
+    }
+}
+
+/// Clients that may follow logs on one daemon at a time.
+const MAX_FOLLOWERS: usize = 10_000;
+
+/// What handlers share.
+struct Shared {
+    api: Api,
+    budget: Budget,
+    hub: Hub,
+    followers: Arc<Semaphore>,
+}
+
+/// All routes.
+pub fn router(api: Api) -> Router {
+    let settings = &api.settings;
+    // One body of the largest size must always find room.
+    let budget = Budget::new(settings.body_budget_bytes.max(settings.max_body_bytes));
+    let hub = Hub::new(api.reader.clone(), api.clock.clone(), api.tasks.clone(), api.shutdown.clone());
+    let followers = Arc::new(Semaphore::new(MAX_FOLLOWERS));
+    let shared = Arc::new(Shared { api, budget, hub, followers });
+    let v1 = Router::new()
+        .route("/records", post(write::bulk))
+        .route("/apps", get(lists::apps))
+        .route("/apps/{app}/jobs", get(lists::jobs))
+        .route("/apps/{app}/instances", get(lists::instances))
+        .route("/instances", get(lists::instances_or_one).put(declare::declare).delete(marks::delete))
+        .route("/apps/{app}/instances/{instance}", get(read::summary).put(declare::declare).delete(marks::delete))
+        .merge(of_instance("/instances"))
+        .merge(of_instance("/apps/{app}/instances/{instance}"))
+        .route("/status", get(admin::status))
+        .route("/archive", post(admin::archive))
+        .route("/runs", get(admin::runs))
+        .route("/runs/{id}", get(admin::run));
+    Router::new()
+        .nest("/api/v1", v1)
+        .route("/healthz", get(admin::healthz))
+        .route("/readyz", get(admin::readyz))
+        .route("/metrics", get(admin::metrics))
+        .layer(from_fn_with_state(Arc::clone(&shared), auth::check))
+        .layer(from_fn_with_state(Arc::clone(&shared), problem::finish))
+        .layer(CompressionLayer::new())
+        .with_state(shared)
+}
+
+/// The calls of one instance, with its names in the path or, because proxies decode `%2F`, in the query.
+fn of_instance(base: &str) -> Router<Arc<Shared>> {
+    Router::new()
+        .route(&format!("{base}/records"), get(read::records).post(write::append))
+        .route(&format!("{base}/finish"), post(declare::finish))
+        .route(&format!("{base}/hold"), put(marks::hold).delete(marks::release))
+        .route(&format!("{base}/follow"), get(follow::follow))
+        .route(&format!("{base}/download"), get(download::download))
 }

@@ -178,7 +178,7 @@ fn judge(
     if let Some(row) = found
         && row.state_at(now).is_gone()
     {
-        return Some(Err(AppendError::Gone { state: row.state_at(now), at: row.gone_at }));
+        return Some(Err(AppendError::Gone { state: row.state_at(now), at: row.gone_since() }));
     }
     match batch.at_line {
         Some(at_line) if at_line != next_line => Some(Err(AppendError::NotNextLine { next_line })),

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 
 use base64::Engine as _;
 use serde::de::{Deserialize, Deserializer, Visitor};
@@ -47,6 +48,8 @@ pub struct Rejected {
 #[derive(Debug, Default)]
 pub struct Decoded {
     pub batches: Vec<Batch>,
+    /// Of each batch, the indexes of the request's lines that are in it.
+    pub places: Vec<Vec<Range<u64>>>,
     pub accepted: u64,
     pub rejected: Vec<Rejected>,
     /// Records whose message was no UTF-8 and is kept in `raw`.
@@ -200,6 +203,7 @@ struct Open {
     batch: Batch,
     levels: LevelTracker,
     content: Xxh3,
+    places: Vec<Range<u64>>,
 }
 
 impl<'d> Decoder<'d> {
@@ -291,7 +295,10 @@ impl<'d> Decoder<'d> {
         let record = Record { ts, level, source, message: "".into(), attrs, raw: None, partial: input.partial };
         self.not_utf8 += u64::from(std::str::from_utf8(&message).is_err());
         let max = self.defaults.max_record_bytes;
-        self.open_batch(key, job, input.labels).push(record, &message, own_ts.is_some(), max);
+        let index = self.next_index;
+        let open = self.open_batch(key, job, input.labels);
+        open.note_place(index);
+        open.push(record, &message, own_ts.is_some(), max);
         Ok(())
     }
 
@@ -330,7 +337,12 @@ impl<'d> Decoder<'d> {
                     batch_key: None,
                     at_line: self.defaults.at_line,
                 };
-                self.open.push(Open { batch, levels: LevelTracker::default(), content: Xxh3::new() });
+                self.open.push(Open {
+                    batch,
+                    levels: LevelTracker::default(),
+                    content: Xxh3::new(),
+                    places: Vec::new(),
+                });
                 self.open.len() - 1
             }),
         };
@@ -347,7 +359,9 @@ impl<'d> Decoder<'d> {
 
     fn finish(self) -> Decoded {
         let defaults = self.defaults;
+        let mut places = Vec::with_capacity(self.open.len());
         let batches = self.open.into_iter().map(|open| {
+            places.push(open.places);
             let content = open.content.digest().cast_signed();
             let batch_key = defaults
                 .batch_key
@@ -355,16 +369,19 @@ impl<'d> Decoder<'d> {
                 .map(|client_key| BatchKey { hash: key_hash(&open.batch.key, &defaults.source, client_key), content });
             Batch { batch_key, ..open.batch }
         });
-        Decoded {
-            batches: batches.collect(),
-            accepted: self.accepted,
-            rejected: self.rejected,
-            not_utf8: self.not_utf8,
-        }
+        let batches = batches.collect();
+        Decoded { batches, places, accepted: self.accepted, rejected: self.rejected, not_utf8: self.not_utf8 }
     }
 }
 
 impl Open {
+    fn note_place(&mut self, index: u64) {
+        match self.places.last_mut() {
+            Some(last) if last.end == index => last.end += 1,
+            _ => self.places.push(index..index + 1),
+        }
+    }
+
     fn push<'a>(&mut self, mut record: Record<'a>, message: &'a [u8], has_own_ts: bool, max_bytes: usize) {
         let effective = self.levels.effective(&record.source, record.level);
         let more_follows = record.partial;

@@ -23,6 +23,7 @@
 //! A client that goes away does not stop its batch: the lane owns it.
 
 mod commit;
+mod declare;
 mod decode;
 mod lane;
 
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
+pub use declare::{Declared, EndError, Facts};
 pub use decode::{Decoded, Defaults, Rejected, decode_bulk, decode_lines, decode_text};
 
 use crate::catalog::{BatchKey, Catalog};
@@ -163,7 +165,9 @@ impl Ingest {
     /// Stores batches of several attempts; each stands for itself.
     pub async fn append_all(&self, batches: Vec<Batch>) -> Vec<Result<Appended, AppendError>> {
         let waiting: Vec<_> = batches.into_iter().map(|batch| self.enqueue(batch)).collect();
-        let answers = waiting.into_iter().map(async |waiting| waiting?.await.unwrap_or(Err(AppendError::Stopping)));
+        let answers = waiting.into_iter().map(|waiting: Result<oneshot::Receiver<_>, _>| async move {
+            waiting?.await.unwrap_or(Err(AppendError::Stopping))
+        });
         futures::future::join_all(answers).await
     }
 

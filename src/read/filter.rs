@@ -33,9 +33,25 @@ impl Filter {
     pub fn matcher(&self) -> Matcher<'_> {
         Matcher { filter: self, levels: LevelTracker::default() }
     }
+
+    /// Must see every record of a range in order, with the same `levels`, because a record's level
+    /// may be that of one before it.
+    pub fn matches(&self, levels: &mut LevelTracker, record: &Record<'_>) -> bool {
+        let effective = levels.effective(&record.source, record.level);
+        // Where nobody can say, showing too much beats hiding an error.
+        self.level.is_none_or(|least| effective.is_none_or(|level| level >= least))
+            && self.since.is_none_or(|since| record.ts >= since)
+            && self.until.is_none_or(|until| record.ts < until)
+            && self.source.as_ref().is_none_or(|source| record.source == *source)
+            && self
+                .contains
+                .iter()
+                .all(|text| memchr::memmem::find(record.message.as_bytes(), text.as_bytes()).is_some())
+            && self.regex.as_ref().is_none_or(|regex| regex.is_match(&record.message))
+    }
 }
 
-/// Sees every record of a range in order, because a record's level may be that of one before it.
+/// A filter and what it remembers of the records before.
 pub struct Matcher<'f> {
     filter: &'f Filter,
     levels: LevelTracker,
@@ -43,18 +59,7 @@ pub struct Matcher<'f> {
 
 impl Matcher<'_> {
     pub fn matches(&mut self, record: &Record<'_>) -> bool {
-        let effective = self.levels.effective(&record.source, record.level);
-        let filter = self.filter;
-        // Where nobody can say, showing too much beats hiding an error.
-        filter.level.is_none_or(|least| effective.is_none_or(|level| level >= least))
-            && filter.since.is_none_or(|since| record.ts >= since)
-            && filter.until.is_none_or(|until| record.ts < until)
-            && filter.source.as_ref().is_none_or(|source| record.source == *source)
-            && filter
-                .contains
-                .iter()
-                .all(|text| memchr::memmem::find(record.message.as_bytes(), text.as_bytes()).is_some())
-            && filter.regex.as_ref().is_none_or(|regex| regex.is_match(&record.message))
+        self.filter.matches(&mut self.levels, record)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{ReadError, Reader, View, gone_since};
+use super::{ReadError, Reader, View};
 use crate::catalog::{Part, Snapshot};
 use crate::cold::segment::{self, FrameMap, PartReader, Place};
 use crate::cold::{Error as ColdError, ObjectName};
@@ -177,7 +177,7 @@ impl Lines {
         let found = found.filter(|found| found.attempt.id == self.snapshot.attempt.id).ok_or(ReadError::NeverLogged)?;
         let state = found.attempt.state_at(self.reader.clock.now());
         if state.is_gone() {
-            return Err(ReadError::Gone { state, at: gone_since(&found.attempt) });
+            return Err(ReadError::Gone { state, at: found.attempt.gone_since() });
         }
         self.snapshot = found;
         Ok(())

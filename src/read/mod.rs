@@ -26,6 +26,8 @@
 mod cursor;
 mod filter;
 mod lines;
+mod list;
+mod matching;
 mod page;
 
 use std::sync::Arc;
@@ -34,9 +36,11 @@ use std::time::Duration;
 pub use cursor::{Cursor, InvalidCursor};
 pub use filter::{Filter, Matcher};
 pub use lines::{Block, Lines, Tier, Tiers};
+pub use matching::Matching;
 pub use page::{Line, Order, Page, PageRequest};
 
-use crate::catalog::{Attempt, Catalog, Snapshot};
+pub use crate::catalog::{Attempt, ListFilter, ListPage, Listed};
+use crate::catalog::{Catalog, Snapshot};
 use crate::clock::Clock;
 use crate::cold::Store;
 use crate::db;
@@ -65,12 +69,27 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Whether asking again later may help.
+    /// Whether a tier cannot be asked now: asking again later may help. A store that refuses
+    /// counts, because nobody knows what is in it.
     pub fn is_unavailable(&self) -> bool {
+        use crate::cold::Error as Cold;
         match self {
             Self::Hot(error) => !error.is_permanent(),
-            Self::Cold(error) => !error.is_permanent(),
+            Self::Cold(error) => {
+                matches!(error, Cold::Unavailable { .. } | Cold::Refused { .. } | Cold::Settings { .. })
+            }
             _ => false,
+        }
+    }
+
+    /// Whether what is stored is not what was written.
+    pub fn is_damage(&self) -> bool {
+        use crate::cold::Error as Cold;
+        match self {
+            Self::Hot(error) => matches!(error, db::Error::Row(_)),
+            Self::Cold(error) => matches!(error, Cold::Corrupt { .. } | Cold::NotFound { .. }),
+            Self::Missing { .. } | Self::Record(_) => true,
+            Self::NeverLogged | Self::Gone { .. } => false,
         }
     }
 }
@@ -134,7 +153,7 @@ impl Reader {
     pub async fn open(&self, app: &App, instance: &Instance, attempt: Option<AttemptNo>) -> Result<View, ReadError> {
         let view = self.view(app, instance, attempt, LineRange::new(0, u64::MAX)).await?;
         match view.attempt.state_at(view.at) {
-            state if state.is_gone() => Err(ReadError::Gone { state, at: gone_since(&view.attempt) }),
+            state if state.is_gone() => Err(ReadError::Gone { state, at: view.attempt.gone_since() }),
             _ => Ok(view),
         }
     }
@@ -182,9 +201,4 @@ impl Reader {
             self.clock.sleep(left.min(WAIT_POLL)).await;
         }
     }
-}
-
-/// An attempt that is over by its age alone has no row that says when.
-fn gone_since(attempt: &Attempt) -> Option<Millis> {
-    attempt.gone_at.or(attempt.expires_at)
 }

@@ -52,7 +52,7 @@ pub struct Page {
 const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Lines looked at before a range, to learn the level that its first records inherit.
-const LEVEL_LOOKBACK: u64 = 1_000;
+pub(super) const LEVEL_LOOKBACK: u64 = 1_000;
 
 /// Lines looked at a time when reading backwards.
 const REVERSE_STEP: u64 = 2_000;

@@ -4,4 +4,4 @@ mod logging;
 mod metrics;
 
 pub use logging::{LogFormat, init_logging};
-pub use metrics::{ByShard, ByTask, Metrics};
+pub use metrics::{ByKind, ByShard, ByTask, Metrics};

@@ -1,0 +1,322 @@
+//! How the tiers, the daemons and the background tasks fare, also while a tier is away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use url::Url;
+
+use super::{ColdReport, DaemonReport, HotReport, LagReport, ServerReport, ShardReport, StatusReport, TaskReport};
+use crate::catalog::{Catalog, DaemonRow, TaskState};
+use crate::clock::Clock;
+use crate::cold::{self, Key, Store};
+use crate::db::{self, Db, Home};
+use crate::model::Millis;
+use crate::telemetry::{ByKind, ByShard, ByTask, Metrics};
+
+/// A tier that has not answered by then counts as away.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Several heartbeats: a daemon that missed them all is not there.
+const ALIVE_WITHIN: Duration = Duration::from_secs(120);
+
+/// Attempts counted in each shard; a number beyond that is "very many".
+const MAX_DUE_COUNTED: u32 = 10_000;
+
+/// Objects counted on each server.
+const MAX_OBJECTS_COUNTED: u32 = 100_000;
+
+/// What a daemon knows of itself.
+#[derive(Debug, Clone)]
+pub struct StatusSettings {
+    pub daemon: String,
+    pub cluster_id: String,
+    /// Of each server of the cluster, in order. A password in it is not shown.
+    pub hot_urls: Vec<String>,
+    pub cold_url: String,
+}
+
+/// Where the daemon and its tiers stand. Clones share everything.
+#[derive(Clone)]
+pub struct Status {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    catalog: Catalog,
+    store: Store,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    settings: StatusSettings,
+    started_at: Millis,
+}
+
+/// A hot tier server that does not answer: writes to its shards would fail.
+#[derive(Debug, thiserror::Error)]
+#[error("hot tier server {url} does not answer")]
+pub struct NotReady {
+    pub url: String,
+    #[source]
+    pub source: db::Error,
+}
+
+/// What one server of the hot tier said.
+struct ServerAnswers {
+    shards: Vec<ShardReport>,
+    oldest_due: Option<Millis>,
+    objects: u64,
+    object_bytes: u64,
+    daemons: Vec<DaemonRow>,
+    tasks: Vec<TaskState>,
+}
+
+impl Status {
+    /// The daemon counts as started now.
+    pub fn new(
+        catalog: Catalog,
+        store: Store,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        mut settings: StatusSettings,
+    ) -> Self {
+        settings.cold_url = without_secrets(&settings.cold_url);
+        settings.hot_urls = settings.hot_urls.iter().map(|url| without_secrets(url)).collect();
+        let started_at = clock.now();
+        Self { shared: Arc::new(Shared { catalog, store, clock, metrics, settings, started_at }) }
+    }
+
+    /// Everything at once. Never fails: a tier that is away is shown as such.
+    pub async fn report(&self) -> StatusReport {
+        let shared = &*self.shared;
+        let now = shared.clock.now();
+        let servers = shared.catalog.cluster.servers();
+        let asked = servers.iter().map(|db| within(&shared.clock, self.ask_server(db, now)));
+        let (answers, cold) = futures::join!(futures::future::join_all(asked), self.ask_store());
+        let mut report = StatusReport {
+            version: env!("CARGO_PKG_VERSION"),
+            daemon: shared.settings.daemon.clone(),
+            cluster_id: shared.settings.cluster_id.clone(),
+            started_at: shared.started_at.to_string(),
+            uptime_seconds: now.since(shared.started_at).as_secs(),
+            hot: HotReport { reachable: true, ..HotReport::default() },
+            cold,
+            ..StatusReport::default()
+        };
+        let (mut merged, mut oldest) = (Merged::default(), None);
+        for (db, answer) in servers.iter().zip(answers) {
+            let mut server =
+                ServerReport { url: self.url_of(db), engine: db.engine().as_str(), ..ServerReport::default() };
+            match answer {
+                Some(Ok(answer)) => {
+                    server.reachable = true;
+                    report.cold.objects += answer.objects;
+                    report.cold.bytes += answer.object_bytes;
+                    oldest = [oldest, answer.oldest_due].into_iter().flatten().min();
+                    merged.add(answer.daemons, answer.tasks);
+                    server.shards = answer.shards;
+                }
+                Some(Err(error)) => server.error = Some(chain(&error)),
+                None => server.error = Some(no_answer()),
+            }
+            report.hot.reachable &= server.reachable;
+            report.hot.chunks += server.shards.iter().map(|shard| shard.chunks).sum::<u64>();
+            report.hot.bytes += server.shards.iter().map(|shard| shard.bytes).sum::<u64>();
+            report.lag.due_attempts += server.shards.iter().map(|shard| shard.due_attempts).sum::<u64>();
+            report.hot.servers.push(server);
+        }
+        let due_attempts = report.lag.due_attempts;
+        report.lag = LagReport {
+            due_attempts,
+            oldest_due_at: oldest.map(|at| at.to_string()),
+            oldest_due_seconds: oldest.map_or(0.0, |at| now.since(at).as_secs_f64()),
+        };
+        report.daemons = merged.daemons.into_values().map(daemon_report).collect();
+        report.tasks = merged.tasks.into_values().map(task_report).collect();
+        report
+    }
+
+    /// Whether every server of the hot tier answers. The cold tier is not asked: while it is away,
+    /// writes and reads of recent logs go on.
+    pub async fn ready(&self) -> Result<(), NotReady> {
+        let shared = &*self.shared;
+        let pings = shared.catalog.cluster.servers().iter().map(async |db| {
+            let answer = within(&shared.clock, db.ping()).await;
+            let answer = answer.unwrap_or_else(|| Err(db::Error::Configuration(no_answer())));
+            answer.map(drop).map_err(|source| NotReady { url: self.url_of(db), source })
+        });
+        futures::future::try_join_all(pings).await.map(drop)
+    }
+
+    /// Brings the gauges of `/metrics` up to date that need a look at the tiers; a background task.
+    pub async fn refresh_metrics(&self) {
+        let report = self.report().await;
+        let metrics = &self.shared.metrics;
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        for shard in report.hot.servers.iter().flat_map(|server| &server.shards) {
+            let label = ByShard { shard: shard.shard.to_string() };
+            metrics.hot_chunks.get_or_create(&label).set(gauge(shard.chunks));
+            metrics.hot_bytes.get_or_create(&label).set(gauge(shard.bytes));
+        }
+        // What was not asked keeps its last number, rather than showing that nothing is due.
+        if report.hot.reachable {
+            metrics.due_attempts.set(gauge(report.lag.due_attempts));
+            metrics.oldest_due_seconds.set(report.lag.oldest_due_seconds);
+        }
+        for task in &report.tasks {
+            let at = task.last_success_at.as_deref().and_then(|at| crate::model::Timestamp::parse(at).ok());
+            let seconds = at.map_or(0.0, |at| at.nanos() as f64 / 1e9);
+            metrics.task_success.get_or_create(&ByTask { task: task.name.clone() }).set(seconds);
+        }
+        let counters = self.shared.store.counters();
+        for (kind, counter) in [
+            ("get", &counters.gets),
+            ("put", &counters.puts),
+            ("delete", &counters.deletes),
+            ("list", &counters.lists),
+            ("error", &counters.errors),
+        ] {
+            let gauge = metrics.store_requests.get_or_create(&ByKind { kind: kind.to_owned() });
+            gauge.set(counter.load(Ordering::Relaxed).cast_signed());
+        }
+    }
+
+    async fn ask_server(&self, db: &Arc<Db>, now: Millis) -> db::Result<ServerAnswers> {
+        let catalog = &self.shared.catalog;
+        db.ping().await?;
+        let (mut shards, mut oldest_due) = (Vec::new(), None);
+        for &shard in db.shards() {
+            let home = Home { db: Arc::clone(db), shard };
+            let size = catalog.hot_size(db, shard).await?;
+            let (due_attempts, oldest) = catalog.due_summary(&home, now, MAX_DUE_COUNTED).await?;
+            oldest_due = [oldest_due, oldest].into_iter().flatten().min();
+            shards.push(ShardReport { shard: shard.number(), chunks: size.chunks, bytes: size.bytes, due_attempts });
+        }
+        let (objects, object_bytes) = catalog.segment_summary(db, MAX_OBJECTS_COUNTED).await?;
+        let alive_since = Millis::new(now.get() - ALIVE_WITHIN.as_millis() as i64);
+        let daemons = catalog.daemons(db, alive_since).await?;
+        let tasks = catalog.tasks(db).await?;
+        Ok(ServerAnswers { shards, oldest_due, objects, object_bytes, daemons, tasks })
+    }
+
+    /// A store that says "no such object" has answered.
+    async fn ask_store(&self) -> ColdReport {
+        let url = self.shared.settings.cold_url.clone();
+        let answer = within(&self.shared.clock, self.shared.store.head(&Key::cluster())).await;
+        let error = match answer {
+            Some(Ok(_) | Err(cold::Error::NotFound { .. })) => None,
+            Some(Err(error)) => Some(chain(&error)),
+            None => Some(no_answer()),
+        };
+        ColdReport { url, reachable: error.is_none(), error, ..ColdReport::default() }
+    }
+
+    fn url_of(&self, db: &Db) -> String {
+        self.shared.settings.hot_urls.get(db.number()).cloned().unwrap_or_default()
+    }
+}
+
+/// Rows of several servers by name; of two, the later one counts.
+#[derive(Default)]
+struct Merged {
+    daemons: BTreeMap<String, DaemonRow>,
+    tasks: BTreeMap<String, TaskState>,
+}
+
+impl Merged {
+    fn add(&mut self, daemons: Vec<DaemonRow>, tasks: Vec<TaskState>) {
+        for row in daemons {
+            let known = self.daemons.entry(row.name.clone()).or_insert_with(|| row.clone());
+            if row.seen_at > known.seen_at {
+                *known = row;
+            }
+        }
+        for row in tasks {
+            let known = self.tasks.entry(row.name.clone()).or_insert_with(|| row.clone());
+            known.succeeded_at = known.succeeded_at.max(row.succeeded_at);
+            if row.failed_at > known.failed_at {
+                (known.failed_at, known.error) = (row.failed_at, row.error);
+            }
+        }
+    }
+}
+
+fn daemon_report(row: DaemonRow) -> DaemonReport {
+    let DaemonRow { name, rules, version, started_at, seen_at } = row;
+    DaemonReport { name, version, rules, started_at: started_at.to_string(), seen_at: seen_at.to_string() }
+}
+
+fn task_report(row: TaskState) -> TaskReport {
+    let shown = |at: Millis| (at > Millis::ZERO).then(|| at.to_string());
+    TaskReport {
+        name: row.name,
+        last_success_at: shown(row.succeeded_at),
+        last_failure_at: shown(row.failed_at),
+        error: Some(row.error).filter(|error| !error.is_empty()),
+    }
+}
+
+/// `None` when the time is over.
+async fn within<T>(clock: &Clock, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = clock.sleep(PATIENCE) => None,
+    }
+}
+
+fn no_answer() -> String {
+    format!("no answer within {} s", PATIENCE.as_secs())
+}
+
+/// The error and what it came from, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// A URL as it may be shown: its user stays, password and query go.
+fn without_secrets(url: &str) -> String {
+    let Ok(mut url) = Url::parse(url) else {
+        // A path, or something that nobody can vouch for.
+        return if url.contains('@') { "***".to_owned() } else { url.to_owned() };
+    };
+    if url.password().is_some() {
+        // Fails only where there can be no password.
+        let _ = url.set_password(Some("***"));
+    }
+    url.set_query(None);
+    url.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_shown_without_secrets() {
+        for (url, shown) in [
+            ("mysql://me:secret@db:3306/logs?ssl-key=secret", "mysql://me:***@db:3306/logs"),
+            ("s3://bucket/prefix", "s3://bucket/prefix"),
+            ("sqlite:///var/lib/hot.db?mode=rwc", "sqlite:///var/lib/hot.db"),
+            ("//me:secret@db", "***"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
+    }
+
+    #[test]
+    fn of_two_rows_the_later_counts() {
+        let task = |ok, failed, error: &str| TaskState {
+            name: "mover".to_owned(),
+            succeeded_at: Millis::new(ok),
+            failed_at: Millis::new(failed),
+            error: error.to_owned(),
+        };
+        let mut merged = Merged::default();
+        merged.add(Vec::new(), vec![task(5, 1, "old")]);
+        merged.add(Vec::new(), vec![task(3, 2, "new")]);
+        let report = task_report(merged.tasks.remove("mover").expect("there"));
+        assert_eq!(report.last_success_at.as_deref(), Some("1970-01-01T00:00:00.005Z"));
+        assert_eq!(report.error.as_deref(), Some("new"));
+    }
+}

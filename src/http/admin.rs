@@ -1,0 +1,131 @@
+//! What operators and their probes ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::json;
+
+use super::errors::stopping;
+use super::params::Call;
+use super::{Problem, Shared};
+use crate::archive::RunReport;
+use crate::audit::StatusReport;
+
+/// Longest wait for a run; a client that wants to wait longer asks for its report again.
+const MAX_WAIT_SECONDS: u64 = 3_600;
+
+const DEFAULT_RUNS: u64 = 20;
+const MAX_RUNS: u64 = 200;
+
+#[derive(Debug, Serialize)]
+pub struct StatusAnswer {
+    #[serde(flatten)]
+    report: StatusReport,
+    schedule: ScheduleAnswer,
+    /// Of records that wait for their commit.
+    queue_bytes: u64,
+    /// Attempts that clients of this daemon follow.
+    followed_attempts: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct ScheduleAnswer {
+    text: String,
+    next_run: Option<String>,
+}
+
+/// `GET /status`
+pub async fn status(State(shared): State<Arc<Shared>>, call: Call) -> Result<Json<StatusAnswer>, Problem> {
+    call.params.finish()?;
+    let api = &shared.api;
+    Ok(Json(StatusAnswer {
+        report: api.status.report().await,
+        schedule: ScheduleAnswer {
+            text: api.settings.schedule.clone(),
+            next_run: api.archiver.next_scheduled().map(|at| at.to_string()),
+        },
+        queue_bytes: api.ingest.queued_bytes(),
+        followed_attempts: shared.hub.topics(),
+    }))
+}
+
+/// `POST /archive`
+pub async fn archive(State(shared): State<Arc<Shared>>, mut call: Call) -> Result<Response, Problem> {
+    let dry_run = call.params.take_flag("dry_run")?;
+    let wait = call.params.take_number("wait", 0, MAX_WAIT_SECONDS)?;
+    call.params.finish()?;
+    let archiver = &shared.api.archiver;
+    if dry_run {
+        return Ok(Json(archiver.dry_run().await?).into_response());
+    }
+    let run_id = archiver.request_run().await?;
+    if let Some(seconds) = wait {
+        let report = tokio::select! {
+            report = archiver.wait_for(run_id, Duration::from_secs(seconds)) => report?,
+            () = shared.api.shutdown.cancelled() => None,
+        };
+        if let Some(report) = report.filter(|report| report.state != "running") {
+            return Ok(Json(report).into_response());
+        }
+    }
+    Ok((StatusCode::ACCEPTED, Json(json!({ "run_id": run_id.to_string() }))).into_response())
+}
+
+#[derive(Debug, Serialize)]
+pub struct RunList {
+    runs: Vec<RunReport>,
+}
+
+/// `GET /runs`
+pub async fn runs(State(shared): State<Arc<Shared>>, mut call: Call) -> Result<Json<RunList>, Problem> {
+    let limit = call.params.take_number("limit", 1, MAX_RUNS)?.unwrap_or(DEFAULT_RUNS);
+    call.params.finish()?;
+    Ok(Json(RunList { runs: shared.api.archiver.runs(limit as u32).await? }))
+}
+
+/// `GET /runs/{id}`
+pub async fn run(State(shared): State<Arc<Shared>>, call: Call) -> Result<Json<RunReport>, Problem> {
+    let id = call.path("id").unwrap_or_default().to_owned();
+    call.params.finish()?;
+    let id: i64 = id.parse().map_err(|_| Problem::bad_request(format!("\"{id}\" is no run id")))?;
+    let report = shared.api.archiver.wait_for(id, Duration::ZERO).await?;
+    report.map(Json).ok_or_else(|| {
+        let detail = format!("there is no report of run {id}; reports are kept for a while only");
+        Problem::new(StatusCode::NOT_FOUND, "no-such-run", "No such run", detail)
+    })
+}
+
+/// `GET /healthz`: the process answers.
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: requests will be answered, as far as one can know beforehand.
+pub async fn readyz(State(shared): State<Arc<Shared>>) -> Result<&'static str, Problem> {
+    if shared.api.shutdown.is_cancelled() {
+        return Err(stopping());
+    }
+    let not_ready = |error: crate::audit::NotReady| {
+        // Its Display names the server without its password; that it is away is no secret.
+        let detail = "a hot tier server does not answer";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not ready", detail)
+            .with("tier", "hot")
+            .retry_after(2)
+            .caused_by(error)
+    };
+    shared.api.status.ready().await.map_err(not_ready)?;
+    Ok("ready\n")
+}
+
+/// `GET /metrics`
+pub async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+    let metrics = &shared.api.metrics;
+    metrics.queue_bytes.set(i64::try_from(shared.api.ingest.queued_bytes()).unwrap_or(i64::MAX));
+    let text = metrics.encode().map_err(Problem::internal)?;
+    Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+}

@@ -1,0 +1,208 @@
+//! Records out: a page, and what is known of an instance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::errors::gone;
+use super::params::Call;
+use super::query::RecordQuery;
+use super::render::{Format, Renderer};
+use super::shown::{ShownAttempt, Summary, TierShares};
+use super::{Problem, Shared};
+use crate::model::{App, Instance};
+use crate::read::{Cursor, Page, PageRequest, ReadError, View};
+
+/// Attempts that a summary names.
+const MAX_ATTEMPTS_SHOWN: u32 = 1_000;
+
+/// Objects that a summary names; an attempt that never ends has one each window.
+const MAX_OBJECTS_SHOWN: u32 = 1_000;
+
+const X_STATE: HeaderName = HeaderName::from_static("x-logtier-state");
+const X_TIER: HeaderName = HeaderName::from_static("x-logtier-tier");
+/// How many lines the attempt has.
+const X_LINES: HeaderName = HeaderName::from_static("x-logtier-lines");
+const X_NEXT_LINE: HeaderName = HeaderName::from_static("x-logtier-next-line");
+const X_NEXT_CURSOR: HeaderName = HeaderName::from_static("x-logtier-next-cursor");
+
+/// `GET` of an instance
+pub async fn summary(State(shared): State<Arc<Shared>>, mut call: Call) -> Result<Json<Summary>, Problem> {
+    let (app, instance) = call.target()?;
+    let attempt = call.params.take_parsed("attempt")?;
+    call.params.finish()?;
+    summarize(&shared, &app, &instance, attempt).await.map(Json)
+}
+
+async fn summarize(
+    shared: &Shared,
+    app: &App,
+    instance: &Instance,
+    attempt: Option<crate::model::AttemptNo>,
+) -> Result<Summary, Problem> {
+    let reader = &shared.api.reader;
+    let view = reader.show(app, instance, attempt).await?;
+    let state = view.attempt.state_at(view.at);
+    if state.is_gone() {
+        return Err(gone(state, view.attempt.gone_since()));
+    }
+    let (segments, rule) = reader.objects(&view, MAX_OBJECTS_SHOWN).await?;
+    let rules = &shared.api.settings.rules;
+    let rule = rule.unwrap_or_else(|| rules.rule_for(app, view.job.as_ref(), view.attempt.outcome).name.clone());
+    let attempts = reader.attempts(app, instance, MAX_ATTEMPTS_SHOWN).await?;
+    Ok(Summary {
+        attempt: ShownAttempt::new(app, view.job.as_ref(), &view.attempt, view.at),
+        attempts: attempts.into_iter().map(crate::model::AttemptNo::get).collect(),
+        rule: Some(rule.to_string()),
+        tiers: TierShares::new(&view.attempt, segments),
+    })
+}
+
+/// `GET …/records`
+pub async fn records(
+    State(shared): State<Arc<Shared>>,
+    mut call: Call,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (app, instance) = call.target()?;
+    let query = RecordQuery::take(&mut call.params)?;
+    let all = [Format::Json, Format::Ndjson, Format::Text, Format::Raw];
+    let format = Format::take(&mut call.params, &all)?.unwrap_or_else(|| Format::accepted(&headers));
+    call.params.finish()?;
+    let view = opened(&shared, &app, &instance, &query).await?;
+    let etag = etag(&query, &view, format);
+    if let Some(etag) = &etag
+        && not_modified(&headers, etag)
+    {
+        return Ok((StatusCode::NOT_MODIFIED, cache_headers(Some(etag.clone()))).into_response());
+    }
+    let request = query.page_request(view.attempt.next_line);
+    let mut page = shared.api.reader.page(&view, &request).await?;
+    if query.looks_back() {
+        turn_around(&mut page, &request, &view);
+    }
+    let body = match format {
+        Format::Json => page_json(&view, &page)?,
+        _ => rendered(&page, format)?,
+    };
+    let mut response = Body::from(body).into_response();
+    let about = [
+        (header::CONTENT_TYPE, format.content_type().to_owned()),
+        (X_STATE, view.attempt.shown_state(view.at).as_str().to_owned()),
+        (X_TIER, tier(&page, &view).to_owned()),
+        (X_NEXT_LINE, page.next.line.to_string()),
+        (X_LINES, view.attempt.next_line.to_string()),
+        (X_NEXT_CURSOR, page.next.to_string()),
+    ];
+    for (name, value) in about {
+        response.headers_mut().insert(name, HeaderValue::try_from(value).map_err(Problem::internal)?);
+    }
+    response.headers_mut().extend(cache_headers(etag));
+    Ok(response)
+}
+
+/// The attempt, after waiting for a line where the client asked for that.
+async fn opened(shared: &Shared, app: &App, instance: &Instance, query: &RecordQuery) -> Result<View, Problem> {
+    let reader = &shared.api.reader;
+    let Some(seconds) = query.wait_seconds.filter(|seconds| *seconds > 0) else {
+        return Ok(reader.open(app, instance, query.attempt).await?);
+    };
+    let line = query.start();
+    let waited = reader.wait_for(app, instance, query.attempt, line, Duration::from_secs(seconds));
+    let view: Result<View, ReadError> = tokio::select! {
+        view = waited => view,
+        // A daemon that stops says what there is.
+        () = shared.api.shutdown.cancelled() => reader.open(app, instance, query.attempt).await,
+    };
+    Ok(view?)
+}
+
+/// `last` reads backwards; it shows forwards and goes on behind the end.
+fn turn_around(page: &mut Page, request: &PageRequest, view: &View) {
+    page.lines.reverse();
+    let end = request.range.map_or(u64::MAX, crate::model::LineRange::end).min(view.attempt.next_line);
+    page.next = Cursor { attempt: view.attempt.attempt, line: end };
+    page.at_end = true;
+}
+
+#[derive(Serialize)]
+struct PageHead<'a> {
+    app: &'a str,
+    instance: &'a str,
+    attempt: u32,
+    job: Option<&'a str>,
+    state: &'static str,
+    attempt_final: bool,
+}
+
+fn page_json(view: &View, page: &Page) -> Result<Vec<u8>, Problem> {
+    let head = PageHead {
+        app: view.app.as_str(),
+        instance: view.attempt.instance.as_str(),
+        attempt: view.attempt.attempt.get(),
+        job: view.job.as_ref().map(crate::model::Job::as_str),
+        state: view.attempt.shown_state(view.at).as_str(),
+        attempt_final: view.is_final(),
+    };
+    let mut out = serde_json::to_vec(&head).map_err(Problem::internal)?;
+    out.pop();
+    out.extend_from_slice(b",\"records\":[");
+    let records = rendered(page, Format::Json)?;
+    out.extend_from_slice(records.strip_suffix(b",").unwrap_or(&records));
+    out.extend_from_slice(format!("],\"next_cursor\":\"{}\",\"at_end\":{}}}", page.next, page.at_end).as_bytes());
+    Ok(out)
+}
+
+fn rendered(page: &Page, format: Format) -> Result<Vec<u8>, Problem> {
+    let mut renderer = Renderer::numbered(format);
+    for line in &page.lines {
+        renderer.push(line.line, &line.json).map_err(ReadError::from)?;
+    }
+    Ok(renderer.out)
+}
+
+/// The tiers that were read; of an empty page, where the attempt's lines are.
+fn tier(page: &Page, view: &View) -> &'static str {
+    match page.tiers.as_str() {
+        "" if view.attempt.archived_line > 0 && view.attempt.hot_lines().is_empty() => "cold",
+        "" => "hot",
+        touched => touched,
+    }
+}
+
+/// Of a closed range of stored lines, which never change. What else the answer shows is part of it.
+fn etag(query: &RecordQuery, view: &View, format: Format) -> Option<HeaderValue> {
+    let range = query.closed_range()?;
+    if range.end() > view.attempt.next_line || range.start() < view.attempt.trimmed_line {
+        return None;
+    }
+    let (state, is_final) = (view.attempt.shown_state(view.at).as_str(), view.is_final());
+    let job = view.job.as_ref().map_or("", crate::model::Job::as_str);
+    let id = view.attempt.id.get();
+    let all = format!("1 {id} {state} {is_final} {} {job} {query:?}", format.as_str());
+    HeaderValue::try_from(format!("W/\"{:016x}\"", xxh3_64(all.as_bytes()))).ok()
+}
+
+fn not_modified(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let strong = etag.to_str().unwrap_or("").trim_start_matches("W/");
+    headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|list| {
+        list.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == strong)
+    })
+}
+
+fn cache_headers(etag: Option<HeaderValue>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+    if let Some(etag) = etag {
+        headers.insert(header::ETAG, etag);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    }
+    headers
+}
