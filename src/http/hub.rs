@@ -50,7 +50,8 @@ impl Hub {
     /// What is seen of the topic from now on. The channel closes when the daemon stops.
     pub fn follow(&self, topic: Topic, seen: Seen) -> watch::Receiver<Seen> {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(receiver) = topics.get(&topic) {
+        // A closed one is left from a task that died.
+        if let Some(receiver) = topics.get(&topic).filter(|receiver| receiver.has_changed().is_ok()) {
             return receiver.clone();
         }
         let (sender, receiver) = watch::channel(seen);
@@ -77,10 +78,10 @@ impl Hub {
                 Err(error) => tracing::debug!(error = %Chain(&error), "cannot look at a followed attempt"),
             }
         }
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).remove(&topic);
     }
 
-    /// Whether the last follower has gone; then the topic is given up in the same moment.
+    /// Whether the last follower has gone; then the topic is given up in the same moment, and a
+    /// follower that comes a moment later starts a task of its own.
     fn is_left(&self, topic: &Topic, sender: &watch::Sender<Seen>) -> bool {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         let is_left = sender.receiver_count() <= 1;

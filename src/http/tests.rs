@@ -183,6 +183,16 @@ impl Daemon {
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 
+    /// What no crash can do: lines that the catalog names are gone.
+    async fn lose_last_chunk(&self) {
+        for shard in self.db.shards() {
+            let delete = format!(
+                "DELETE FROM chunk_{shard} WHERE first_line = (SELECT MAX(first_line) FROM chunk_{shard}) AND first_line > 0"
+            );
+            sqlx::raw_sql(sqlx::AssertSqlSafe(delete)).execute(self.db.pool()).await.expect("deleted");
+        }
+    }
+
     /// Puts all attempts into a state that only the archiver brings about.
     async fn force_state(&self, state: i32, gone_at: i64) {
         for shard in self.db.shards() {

@@ -173,6 +173,22 @@ async fn a_download_is_the_whole_log() {
 }
 
 #[tokio::test]
+async fn a_download_that_fails_never_ends_cleanly() {
+    let daemon = Daemon::start().await;
+    let all: String = (0..20_000).map(|at| format!("a line of usual length, number {at}\n")).collect();
+    daemon.write("i1", &all).await;
+    daemon.lose_last_chunk().await;
+    let path = "/api/v1/apps/default/instances/i1/download?format=raw";
+    let response = daemon.router.clone().oneshot(request("GET", path, &[], "")).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    assert!(axum::body::to_bytes(response.into_body(), usize::MAX).await.is_err());
+    // What fails before the first byte is an ordinary refusal.
+    let problem = daemon.get(&format!("{path}&from_line=19999")).await.problem();
+    assert_eq!(problem, (500, "corrupt".to_owned()));
+    assert_eq!(daemon.get(&format!("{RECORDS}?last=1")).await.problem(), (500, "corrupt".to_owned()));
+}
+
+#[tokio::test]
 async fn a_summary_says_all_that_is_known() {
     let daemon = ten_lines().await;
     daemon.post(&format!("{RECORDS}?attempt=3"), "{\"message\":\"again\"}").await;
