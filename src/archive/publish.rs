@@ -25,11 +25,11 @@ pub(super) async fn publish(
     let times =
         PublishTimes { now, purge_at: now.after(shared.settings.purge_grace), check_at: now.after(CHECK_AFTER) };
     let Written { byte_length, hash, index_offset, frames_offset, .. } = built.written;
-    let sealed = Sealed { byte_length, hash, index_offset, frames_offset };
+    let sealed = Sealed { segment: built.planned.segment, byte_length, hash, index_offset, frames_offset };
     let entries = built.entries.iter().zip(&built.written.parts);
     let entries = entries.filter(|(entry, _)| !(entry.is_damaged && entry.lines.is_empty()));
     let entries = entries.map(|(entry, part)| new_entry(entry, part)).collect();
-    let published = shared.catalog.publish(db, lease, built.planned.segment, sealed, entries, times).await?;
+    let published = shared.catalog.publish(db, lease, sealed, entries, times).await?;
     set_aside(shared, lease, built.entries.iter().filter(|entry| entry.is_damaged)).await?;
     Ok((published, built))
 }

@@ -92,80 +92,139 @@ async fn run_server(shared: &Shared, db: &Arc<Db>, cause: Cause, report: &mut Ru
     let patience = if cause == Cause::Request { REQUEST_PATIENCE } else { Duration::ZERO };
     let Some(lease) = claim(shared, db, patience).await? else { return Ok(false) };
     pause_after("claim", &shared.clock).await;
-    hold(shared, db, lease.clone(), rounds(shared, db, &lease, cause, report)).await.map(|()| true)
+    let mover = Mover { shared, db, lease: &lease };
+    hold(shared, db, lease.clone(), mover.rounds(cause, report)).await.map(|()| true)
 }
 
-/// Again and again until nothing moves: an attempt larger than an object moves one object a round.
-async fn rounds(
-    shared: &Shared,
-    db: &Arc<Db>,
-    lease: &Lease,
-    cause: Cause,
-    report: &mut RunReport,
-) -> Result<(), ArchiveError> {
-    for _ in 0..MAX_ROUNDS {
-        let work = shared.due_work(db, shared.clock.now()).await?;
-        let before = (report.objects, report.expired, report.purged);
-        let is_cut = work.is_cut;
-        let stuck = round(shared, db, lease, work, cause, report).await?;
-        let moved = (report.objects, report.expired, report.purged) != before;
-        if stuck || !(moved || is_cut) {
-            break;
-        }
-    }
-    let swept = super::sweep::sweep(shared, db, report).await;
-    let error = swept.as_ref().err().map(ArchiveError::chain);
-    shared.catalog.task_ended(db, "sweep", shared.clock.now(), error.as_deref()).await?;
-    swept
+/// A run on one server, which it holds the lease of.
+struct Mover<'a> {
+    shared: &'a Shared,
+    db: &'a Arc<Db>,
+    lease: &'a Lease,
 }
 
-/// Does what is due; true where going on is of no use.
-async fn round(
-    shared: &Shared,
-    db: &Arc<Db>,
-    lease: &Lease,
-    mut work: DueWork,
-    cause: Cause,
-    report: &mut RunReport,
-) -> Result<bool, ArchiveError> {
-    report.inferred += work.inferred.len() as u64;
-    let inferred = std::mem::take(&mut work.inferred);
-    by_home(inferred, |home, rows| async move { shared.catalog.infer_finish(&home, lease, rows).await }).await?;
-    super::retire::retire(shared, db, lease, &mut work, report).await?;
-    report.waiting.clear();
-    let mut stuck = false;
-    let now = shared.clock.now();
-    for (group, candidates) in std::mem::take(&mut work.groups) {
-        if let Some(waiting) =
-            not_yet(shared, &group, &candidates, now).filter(|_| cause == Cause::Schedule && !work.is_cut)
-        {
-            report.waiting.push(waiting);
-            continue;
-        }
-        if let Err(error) = archive_group(shared, db, lease, &group, candidates, report).await {
-            if matches!(error, ArchiveError::LeaseLost | ArchiveError::Stopping) {
-                return Err(error);
-            }
-            fail(shared, report, &format!("archive app {} rule {}", group.app, group.rule), &error);
-            stuck |= error.stops_the_run();
-            if stuck {
+impl Mover<'_> {
+    /// Again and again until nothing moves: an attempt larger than an object moves one object a round.
+    async fn rounds(&self, cause: Cause, report: &mut RunReport) -> Result<(), ArchiveError> {
+        let Mover { shared, db, .. } = *self;
+        for _ in 0..MAX_ROUNDS {
+            let work = shared.due_work(db, shared.clock.now()).await?;
+            let before = (report.objects, report.expired, report.purged);
+            let is_cut = work.is_cut;
+            let stuck = self.round(work, cause, report).await?;
+            let moved = (report.objects, report.expired, report.purged) != before;
+            if stuck || !(moved || is_cut) {
                 break;
             }
         }
+        let swept = super::sweep::sweep(shared, db, report).await;
+        let error = swept.as_ref().err().map(ArchiveError::chain);
+        shared.catalog.task_ended(db, "sweep", shared.clock.now(), error.as_deref()).await?;
+        swept
     }
-    let purges = std::mem::take(&mut work.purges);
-    shared.metrics.purge_backlog.set(purges.len() as i64);
-    report.purged += purges.len() as u64;
-    report.purged_chunks += super::purge::purge(shared, lease, purges).await?;
-    pause_after("purge", &shared.clock).await;
-    by_home(
-        std::mem::take(&mut work.idle),
-        |home, rows| async move { shared.catalog.postpone(&home, lease, rows).await },
-    )
-    .await?;
-    shared.metrics.purge_backlog.set(0);
-    report.next_due_at = work.next_at.map(|at| at.to_string());
-    Ok(stuck)
+
+    /// Does what is due; true where going on is of no use.
+    async fn round(&self, mut work: DueWork, cause: Cause, report: &mut RunReport) -> Result<bool, ArchiveError> {
+        let Mover { shared, db, lease } = *self;
+        report.inferred += work.inferred.len() as u64;
+        let inferred = std::mem::take(&mut work.inferred);
+        by_home(inferred, |home, rows| async move { shared.catalog.infer_finish(&home, lease, rows).await }).await?;
+        super::retire::retire(shared, db, lease, &mut work, report).await?;
+        report.waiting.clear();
+        let mut stuck = false;
+        let now = shared.clock.now();
+        for (group, candidates) in std::mem::take(&mut work.groups) {
+            if let Some(waiting) =
+                not_yet(shared, &group, &candidates, now).filter(|_| cause == Cause::Schedule && !work.is_cut)
+            {
+                report.waiting.push(waiting);
+                continue;
+            }
+            if let Err(error) = self.archive_group(&group, candidates, report).await {
+                if matches!(error, ArchiveError::LeaseLost | ArchiveError::Stopping) {
+                    return Err(error);
+                }
+                fail(shared, report, &format!("archive app {} rule {}", group.app, group.rule), &error);
+                stuck |= error.stops_the_run();
+                if stuck {
+                    break;
+                }
+            }
+        }
+        let purges = std::mem::take(&mut work.purges);
+        shared.metrics.purge_backlog.set(purges.len() as i64);
+        report.purged += purges.len() as u64;
+        report.purged_chunks += super::purge::purge(shared, lease, purges).await?;
+        pause_after("purge", &shared.clock).await;
+        by_home(std::mem::take(&mut work.idle), |home, rows| async move {
+            shared.catalog.postpone(&home, lease, rows).await
+        })
+        .await?;
+        shared.metrics.purge_backlog.set(0);
+        report.next_due_at = work.next_at.map(|at| at.to_string());
+        Ok(stuck)
+    }
+
+    /// Moves the candidates of a group, object by object. What fails in one does not stop the others,
+    /// unless it would fail in all.
+    async fn archive_group(
+        &self,
+        group: &Group,
+        candidates: Candidates,
+        report: &mut RunReport,
+    ) -> Result<(), ArchiveError> {
+        let Mover { shared, db, lease } = *self;
+        let mut queue: VecDeque<_> = candidates.attempts.into();
+        while !queue.is_empty() {
+            let planned = plan(shared, db, lease, group).await?;
+            pause_after("plan", &shared.clock).await;
+            match self.one_object(group, planned.clone(), &mut queue, report).await {
+                Ok(true) => {}
+                Ok(false) => self.doom(&planned).await,
+                Err(error) => {
+                    self.doom(&planned).await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Our own upload that came to nothing; if this fails, the sweeper finds the row.
+    async fn doom(&self, planned: &Planned) {
+        let Mover { shared, db, .. } = *self;
+        if let Err(error) = shared.catalog.doom_upload(db, planned.segment, shared.clock.now()).await {
+            tracing::debug!(error = %error, "could not give up an upload; the sweeper will");
+        }
+    }
+
+    /// Build, verify, publish. False where nothing of the queue was due any more.
+    async fn one_object(
+        &self,
+        group: &Group,
+        planned: Planned,
+        queue: &mut VecDeque<super::candidates::Candidate>,
+        report: &mut RunReport,
+    ) -> Result<bool, ArchiveError> {
+        let Mover { shared, db, lease } = *self;
+        let Some(built) = build(shared, planned, group, queue).await? else { return Ok(false) };
+        pause_after("build", &shared.clock).await;
+        let entries = built.entries.clone();
+        let verified = match verify(shared, built).await {
+            Ok(verified) => verified,
+            Err(error) => {
+                if !error.stops_the_run() {
+                    set_aside(shared, lease, entries.iter()).await?;
+                }
+                return Err(error);
+            }
+        };
+        pause_after("verify", &shared.clock).await;
+        let (published, built) = publish(shared, db, lease, verified).await?;
+        pause_after("publish", &shared.clock).await;
+        count(shared, report, published, built);
+        Ok(true)
+    }
 }
 
 /// Calls `change` once for each shard.
@@ -197,68 +256,6 @@ fn not_yet(shared: &Shared, group: &Group, candidates: &Candidates, now: Millis)
         until: until.to_string(),
         why: "too small for an object of its own; waits for company until archive.max_delay is over".to_owned(),
     })
-}
-
-/// Moves the candidates of a group, object by object. What fails in one does not stop the others,
-/// unless it would fail in all.
-async fn archive_group(
-    shared: &Shared,
-    db: &Arc<Db>,
-    lease: &Lease,
-    group: &Group,
-    candidates: Candidates,
-    report: &mut RunReport,
-) -> Result<(), ArchiveError> {
-    let mut queue: VecDeque<_> = candidates.attempts.into();
-    while !queue.is_empty() {
-        let planned = plan(shared, db, lease, group).await?;
-        pause_after("plan", &shared.clock).await;
-        match one_object(shared, db, lease, group, planned.clone(), &mut queue, report).await {
-            Ok(true) => {}
-            Ok(false) => doom(shared, db, &planned).await,
-            Err(error) => {
-                doom(shared, db, &planned).await;
-                return Err(error);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Our own upload that came to nothing; if this fails, the sweeper finds the row.
-async fn doom(shared: &Shared, db: &Arc<Db>, planned: &Planned) {
-    if let Err(error) = shared.catalog.doom_upload(db, planned.segment, shared.clock.now()).await {
-        tracing::debug!(error = %error, "could not give up an upload; the sweeper will");
-    }
-}
-
-/// Build, verify, publish. False where nothing of the queue was due any more.
-async fn one_object(
-    shared: &Shared,
-    db: &Arc<Db>,
-    lease: &Lease,
-    group: &Group,
-    planned: Planned,
-    queue: &mut VecDeque<super::candidates::Candidate>,
-    report: &mut RunReport,
-) -> Result<bool, ArchiveError> {
-    let Some(built) = build(shared, planned, group, queue).await? else { return Ok(false) };
-    pause_after("build", &shared.clock).await;
-    let entries = built.entries.clone();
-    let verified = match verify(shared, built).await {
-        Ok(verified) => verified,
-        Err(error) => {
-            if !error.stops_the_run() {
-                set_aside(shared, lease, entries.iter()).await?;
-            }
-            return Err(error);
-        }
-    };
-    pause_after("verify", &shared.clock).await;
-    let (published, built) = publish(shared, db, lease, verified).await?;
-    pause_after("publish", &shared.clock).await;
-    count(shared, report, published, built);
-    Ok(true)
 }
 
 fn count(shared: &Shared, report: &mut RunReport, published: Published, built: Built) {

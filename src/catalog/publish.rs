@@ -46,12 +46,12 @@ impl Catalog {
         &self,
         db: &Arc<Db>,
         lease: &Lease,
-        segment: SegmentId,
         sealed: Sealed,
         mut entries: Vec<NewEntry>,
         times: PublishTimes,
     ) -> std::result::Result<Published, LeaseError> {
-        self.make_live(db, lease, segment, sealed, times).await?;
+        let segment = sealed.segment;
+        self.make_live(db, lease, sealed, times).await?;
         entries.sort_by_key(|entry| (entry.shard, entry.id));
         let mut published = Published::default();
         for some in entries.chunks(ROWS_PER_TX) {
@@ -68,7 +68,6 @@ impl Catalog {
         &self,
         db: &Arc<Db>,
         lease: &Lease,
-        segment: SegmentId,
         sealed: Sealed,
         times: PublishTimes,
     ) -> std::result::Result<(), LeaseError> {
@@ -79,7 +78,8 @@ impl Catalog {
                 lease.assert_held(&db, tx).await?;
                 let update = sqlx::query(sql::make_live()).bind(sealed.byte_length as i64);
                 let update = update.bind(sealed.hash.to_vec()).bind(sealed.index_offset as i64);
-                let update = update.bind(sealed.frames_offset as i64).bind(times.check_at.get()).bind(segment.get());
+                let update =
+                    update.bind(sealed.frames_offset as i64).bind(times.check_at.get()).bind(sealed.segment.get());
                 match update.execute(tx).await.map_err(Error::from)?.rows_affected() {
                     1 => Ok(()),
                     // The sweeper was faster: the object is doomed.

@@ -86,6 +86,7 @@ pub struct NewSegment {
 /// The numbers of an object that is complete.
 #[derive(Debug, Clone)]
 pub struct Sealed {
+    pub segment: SegmentId,
     pub byte_length: u64,
     pub hash: [u8; 32],
     pub index_offset: u64,

@@ -164,8 +164,7 @@ mod tests {
         for bad in [
             "limit=0",
             "limit=10001",
-            "last=10001",
-            "last=5&limit=5",
+            "last=0",
             "from_line=5&to_line=4",
             "from_line=-1",
             "level=loud",
@@ -176,6 +175,7 @@ mod tests {
             "wait=5&reverse=true",
             "cursor=x",
             &format!("cursor={cursor}&attempt=2"),
+            &format!("cursor={cursor}&last=2"),
             "attempt=0",
         ] {
             assert_eq!(check(bad).expect_err(bad).kind(), "bad-request", "{bad}");

@@ -91,10 +91,13 @@ struct Known {
     keys: HashMap<[u8; 16], Remembered>,
 }
 
+/// What is asked of one shard: attempts and batch keys.
+type Questions = (Home, HashSet<NaturalKey>, Vec<[u8; 16]>);
+
 async fn look_up(shared: &Shared, group: &[Pending]) -> Result<Known, Arc<Error>> {
     let catalog = &shared.catalog;
     let mut known = Known { places: Vec::with_capacity(group.len()), attempts: HashMap::new(), keys: HashMap::new() };
-    let mut by_shard: BTreeMap<Shard, (Home, HashSet<NaturalKey>, Vec<[u8; 16]>)> = BTreeMap::new();
+    let mut by_shard: BTreeMap<Shard, Questions> = BTreeMap::new();
     for Pending { batch, .. } in group {
         let home = catalog.cluster.home(&batch.key.app, &batch.key.instance);
         let app_id = catalog.name_number(&home.db, Kind::App, batch.key.app.as_str()).await?;

@@ -68,7 +68,6 @@ pub struct Metrics {
 }
 
 impl Default for Metrics {
-    #[expect(clippy::too_many_lines, reason = "a list of names, each with its help text")]
     fn default() -> Self {
         let mut registry = Registry::with_prefix("logtier");
         macro_rules! metric {
