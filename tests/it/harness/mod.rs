@@ -9,7 +9,9 @@
 // Not every test file uses every part of it.
 #![allow(dead_code)]
 
+pub mod check;
 pub mod daemon;
+pub mod logs;
 pub mod mysql;
 pub mod s3;
 
