@@ -10,4 +10,6 @@
 mod architecture;
 mod harness;
 mod life;
+mod move_safety;
 mod stores;
+mod two_daemons;
