@@ -278,6 +278,8 @@ impl Front {
                 _ = &mut stopped => return,
             };
             let Ok((socket, _)) = accepted else { continue };
+            // Else a body waits 40 ms for the acknowledgement of its header.
+            let _ = socket.set_nodelay(true);
             let front = self.clone();
             tokio::spawn(async move {
                 let service = service_fn(|request| {
