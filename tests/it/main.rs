@@ -9,6 +9,7 @@
 
 mod architecture;
 mod harness;
+mod ingest_safety;
 mod life;
 mod move_safety;
 mod stores;

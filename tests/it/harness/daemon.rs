@@ -84,7 +84,7 @@ impl Daemon {
         for db in cluster.servers() {
             check_server(db).await;
         }
-cluster.close().await;
+        cluster.close().await;
     }
 
     pub fn url(&self, path: &str) -> String {
