@@ -3,83 +3,32 @@
 use futures::TryStreamExt;
 use logtier::archive::Marked;
 use logtier::cold::Key;
-use logtier::hot::Lines;
 use logtier::ingest::{AppendError, Batch};
-use logtier::model::{AttemptKey, AttemptNo, Labels, LineRange, Record, Timestamp};
 use logtier::read::ReadError;
 
 use crate::harness::daemon::{Daemon, runtime};
+use crate::harness::logs::{batch, messages, numbered};
 use crate::harness::on_each_pair;
-
-fn key(instance: &str) -> AttemptKey {
-    AttemptKey { app: "a".parse().unwrap(), instance: instance.parse().unwrap(), attempt: AttemptNo::FIRST }
-}
-
-fn lines(messages: impl IntoIterator<Item = String>) -> Lines {
-    let mut lines = Lines::default();
-    for message in messages {
-        let record = Record {
-            ts: Timestamp::from_nanos(1_800_000_000_000_000_000),
-            level: None,
-            source: "w".into(),
-            message: message.into(),
-            attrs: None,
-            raw: None,
-            partial: false,
-        };
-        lines.push(&record, None);
-    }
-    lines
-}
-
-fn batch(instance: &str, messages: impl IntoIterator<Item = String>) -> Batch {
-    Batch {
-        key: key(instance),
-        job: None,
-        labels: Labels::default(),
-        lines: lines(messages),
-        batch_key: None,
-        at_line: None,
-    }
-}
-
-async fn messages(daemon: &Daemon, instance: &str) -> Result<Vec<String>, ReadError> {
-    let key = key(instance);
-    let view = daemon.app.reader.open(&key.app, &key.instance, None).await?;
-    let mut lines = daemon.app.reader.lines(&view, LineRange::new(0, u64::MAX));
-    let mut messages = Vec::new();
-    while let Some(block) = lines.next().await? {
-        for (line, json) in block.records() {
-            assert_eq!(line, messages.len() as u64);
-            messages.push(Record::parse_json(json)?.message.into_owned());
-        }
-    }
-    Ok(messages)
-}
-
-fn numbered(instance: &str, range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|n| format!("{instance} line {n} {}", "x".repeat(n % 200))).collect()
-}
 
 #[test]
 fn lines_are_the_same_before_during_and_after_the_move() {
     on_each_pair(|tiers| {
         runtime().block_on(async {
             let daemon = Daemon::start(tiers, &[("LOGTIER_ARCHIVE__OBJECT_SIZE", "64KiB")]).await;
-            assert!(matches!(messages(&daemon, "small").await, Err(ReadError::NeverLogged)));
+            assert!(matches!(messages(&daemon.app, "small").await, Err(ReadError::NeverLogged)));
             let instances = [("small", 3), ("medium", 700), ("large", 20_000)];
             let sends = instances.map(|(instance, lines)| {
                 let (ingest, all) = (daemon.app.ingest.clone(), numbered(instance, 0..lines));
                 async move {
                     for some in all.chunks(500) {
-                        ingest.append(batch(instance, some.to_vec())).await.expect("stored");
+                        ingest.append(batch(instance, some)).await.expect("stored");
                     }
                 }
             });
             futures::future::join_all(sends).await;
             let check = async || {
                 for (instance, lines) in instances {
-                    assert_eq!(messages(&daemon, instance).await.expect("readable"), numbered(instance, 0..lines));
+                    assert_eq!(messages(&daemon.app, instance).await.expect("readable"), numbered(instance, 0..lines));
                 }
             };
             check().await;
@@ -91,13 +40,13 @@ fn lines_are_the_same_before_during_and_after_the_move() {
             check().await;
             // Late lines live beside the archived ones, and follow them.
             daemon.app.ingest.append(batch("medium", numbered("medium", 700..710))).await.expect("stored");
-            assert_eq!(messages(&daemon, "medium").await.expect("readable"), numbered("medium", 0..710));
+            assert_eq!(messages(&daemon.app, "medium").await.expect("readable"), numbered("medium", 0..710));
             daemon.clock.advance(std::time::Duration::from_secs(25 * 3600));
             assert_eq!(daemon.archive().await["lines"], 10);
-            assert_eq!(messages(&daemon, "medium").await.expect("readable"), numbered("medium", 0..710));
+            assert_eq!(messages(&daemon.app, "medium").await.expect("readable"), numbered("medium", 0..710));
             // And in the end nothing is left but the word that there was something.
             daemon.clock.advance(std::time::Duration::from_secs(200 * 24 * 3600));
-            assert!(matches!(messages(&daemon, "large").await, Err(ReadError::Gone { .. })));
+            assert!(matches!(messages(&daemon.app, "large").await, Err(ReadError::Gone { .. })));
             let report = daemon.archive().await;
             assert_eq!(report["expired"], 3, "{report}");
             assert!(report["objects_deleted"].as_u64() >= Some(2), "{report}");
@@ -124,17 +73,17 @@ fn a_hold_keeps_and_a_delete_takes() {
             daemon.clock.advance(std::time::Duration::from_secs(25 * 3600));
             daemon.archive().await;
             assert_eq!(archiver.delete(&app, &deleted, None).await.unwrap(), Marked::Done);
-            assert!(matches!(messages(&daemon, "deleted").await, Err(ReadError::Gone { .. })));
+            assert!(matches!(messages(&daemon.app, "deleted").await, Err(ReadError::Gone { .. })));
             let refused = daemon.app.ingest.append(batch("deleted", numbered("deleted", 0..1))).await;
             assert!(matches!(refused, Err(AppendError::Gone { .. })), "{refused:?}");
             // Far beyond everyone's retention only the held one is left.
             daemon.clock.advance(std::time::Duration::from_secs(300 * 24 * 3600));
             daemon.archive().await;
-            assert!(matches!(messages(&daemon, "other").await, Err(ReadError::Gone { .. })));
-            assert_eq!(messages(&daemon, "held").await.expect("readable"), numbered("held", 0..10));
+            assert!(matches!(messages(&daemon.app, "other").await, Err(ReadError::Gone { .. })));
+            assert_eq!(messages(&daemon.app, "held").await.expect("readable"), numbered("held", 0..10));
             assert_eq!(archiver.hold(&app, &held, None, false).await.unwrap(), Marked::Done);
             daemon.archive().await;
-            assert!(matches!(messages(&daemon, "held").await, Err(ReadError::Gone { .. })));
+            assert!(matches!(messages(&daemon.app, "held").await, Err(ReadError::Gone { .. })));
             let marks: Vec<_> = daemon.app.store.list(Key::marks_folder()).try_collect().await.unwrap();
             assert_eq!(marks.len(), 3, "a hold, a delete, a release");
             daemon.stop().await;
@@ -156,9 +105,9 @@ fn the_newest_runs_of_a_job_stay() {
             daemon.archive().await;
             daemon.clock.advance(std::time::Duration::from_secs(300 * 24 * 3600));
             assert_eq!(daemon.archive().await["expired"], 1);
-            assert!(matches!(messages(&daemon, "first").await, Err(ReadError::Gone { .. })));
-            assert_eq!(messages(&daemon, "second").await.expect("readable"), numbered("second", 0..5));
-            assert_eq!(messages(&daemon, "third").await.expect("readable"), numbered("third", 0..5));
+            assert!(matches!(messages(&daemon.app, "first").await, Err(ReadError::Gone { .. })));
+            assert_eq!(messages(&daemon.app, "second").await.expect("readable"), numbered("second", 0..5));
+            assert_eq!(messages(&daemon.app, "third").await.expect("readable"), numbered("third", 0..5));
             daemon.stop().await;
         });
     });

@@ -11,5 +11,8 @@ mod architecture;
 mod crash;
 mod end_to_end;
 mod harness;
+mod ingest_safety;
 mod life;
+mod move_safety;
 mod stores;
+mod two_daemons;
