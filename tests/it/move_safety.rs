@@ -116,7 +116,7 @@ fn one_who_lost_the_lease_changes_nothing() {
         assert_eq!((parts(&home, before.id.get()).await, chunks(&home, before.id.get()).await), (0, 3));
         expect_all(daemon, "i", &all).await;
         // The one who has it may.
-        let published = catalog.publish(&home.db, &new, segment, sealed(), vec![entry], at(daemon)).await;
+        let published = catalog.publish(&home.db, &new, sealed(segment), vec![entry], at(daemon)).await;
         assert_eq!(published.expect("held").attempts, 1);
         new.release(&home.db).await.expect("released");
         sql(&home, &format!("DELETE FROM attempt_{0} WHERE id > 0", home.shard)).await;
@@ -126,8 +126,8 @@ fn one_who_lost_the_lease_changes_nothing() {
     });
 }
 
-fn sealed() -> Sealed {
-    Sealed { byte_length: 10, hash: [0; 32], index_offset: 5, frames_offset: 7 }
+fn sealed(segment: SegmentId) -> Sealed {
+    Sealed { segment, byte_length: 10, hash: [0; 32], index_offset: 5, frames_offset: 7 }
 }
 
 fn at(daemon: &Daemon) -> PublishTimes {
@@ -174,7 +174,7 @@ async fn refused(
 ) {
     let later = Millis::new(i64::MAX / 2);
     let times = PublishTimes { now: later, purge_at: later, check_at: later };
-    let published = catalog.publish(&home.db, lease, segment, sealed(), vec![entry.clone()], times).await;
+    let published = catalog.publish(&home.db, lease, sealed(segment), vec![entry.clone()], times).await;
     let results = [
         published.map(drop),
         catalog.postpone(home, lease, vec![(seen, later)]).await,
