@@ -271,7 +271,7 @@ fn http_settings(config: &Config) -> HttpSettings {
         allow_anonymous: config.server.allow_anonymous,
         max_body_bytes: config.server.max_body_size,
         max_record_bytes: config.ingest.max_record_size as usize,
-        schedule: format!("{} ({})", config.archive.schedule, config.archive.schedule.zone()),
+        schedule: config.archive.schedule.to_string(),
         ..HttpSettings::new(Arc::new(config.retention.rules.clone()))
     }
 }

@@ -74,7 +74,7 @@ pub(super) fn check_config(config: Option<&Path>) -> anyhow::Result<Exit> {
     out.line(&format!("cold tier  {}", config.cold.url))?;
     out.line(&format!("listen     {}", config.server.listen))?;
     let schedule = &config.archive.schedule;
-    out.line(&format!("archive    {schedule} ({})", schedule.zone()))?;
+    out.line(&format!("archive    {schedule}"))?;
     let mut at = chrono::DateTime::from_timestamp_millis(Clock::default().now().get());
     for _ in 0..3 {
         at = at.and_then(|at| schedule.next_after(at));
