@@ -49,7 +49,8 @@ fn rows_of_one_insert(rows: &[(AttemptId, u64, &Chunk)]) -> usize {
 /// The chunks that hold `lines` of an attempt, decoded, at most `limit`.
 ///
 /// The first may begin before the range and the last end behind it. Chunks that are missing are
-/// not noticed here: the reader compares line numbers.
+/// not noticed here: the reader compares line numbers. A chunk that cannot be read ends the list, and
+/// is an error where it is the first: the lines before it can be had.
 pub async fn scan(home: &Home, attempt: AttemptId, lines: LineRange, limit: u32) -> Result<Vec<StoredChunk>> {
     let query = sqlx::query(AssertSqlSafe(sql::scan(home.shard)))
         .bind(attempt.get())
@@ -61,10 +62,12 @@ pub async fn scan(home: &Home, attempt: AttemptId, lines: LineRange, limit: u32)
     let mut decompressor = zstd::bulk::Decompressor::new().map_err(|e| Error::Row(e.to_string()))?;
     let mut chunks = Vec::with_capacity(rows.len());
     for row in &rows {
-        let chunk = decode_row(&mut decompressor, attempt, row)?;
-        // Below the range when the line asked for is missing.
-        if !chunk.lines.intersect(lines).is_empty() {
-            chunks.push(chunk);
+        match decode_row(&mut decompressor, attempt, row) {
+            // Below the range when the line asked for is missing.
+            Ok(chunk) if chunk.lines.intersect(lines).is_empty() => {}
+            Ok(chunk) => chunks.push(chunk),
+            Err(_) if !chunks.is_empty() => break,
+            Err(error) => return Err(error),
         }
     }
     Ok(chunks)
