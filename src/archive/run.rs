@@ -267,7 +267,8 @@ fn count(shared: &Shared, report: &mut RunReport, published: Published, built: B
     report.objects += 1;
     report.object_bytes += built.written.byte_length;
     report.failures.extend(built.failures);
-    for entry in built.entries.iter().take(MAX_LISTED.saturating_sub(report.moves.len())) {
+    let moved = built.entries.iter().filter(|entry| !(entry.is_damaged && entry.lines.is_empty()));
+    for entry in moved.take(MAX_LISTED.saturating_sub(report.moves.len())) {
         report.moves.push(Move {
             app: built.planned.app.to_string(),
             instance: entry.attempt.instance.to_string(),
