@@ -66,6 +66,11 @@ impl Replay {
     pub async fn open(store: &Store, key: &Key, byte_length: u64, hash: [u8; 32]) -> Result<Self> {
         let index = Index::open(store, key, byte_length).await?;
         let entries = index.entries(store).await?;
+        // A tail that was added is in no range that is read here, and breaks every tool that reads it all.
+        let stored = store.head(key).await?;
+        if stored != byte_length {
+            return Err(Error::corrupt(key, format!("it has {stored} bytes, {byte_length} were written")));
+        }
         let pull = Pull::new(key.clone(), store.stream_range(key, 0..byte_length).await?);
         Ok(Self {
             index,
