@@ -1,83 +1,31 @@
 //! The life of an attempt through both tiers, against the parts themselves.
 
 use futures::TryStreamExt;
-use logtier::hot::Lines;
-use logtier::ingest::Batch;
-use logtier::model::{AttemptKey, AttemptNo, Labels, LineRange, Record, Timestamp};
 use logtier::read::ReadError;
 
 use crate::harness::daemon::{Daemon, runtime};
+use crate::harness::logs::{batch, messages, numbered};
 use crate::harness::on_each_pair;
-
-fn key(instance: &str) -> AttemptKey {
-    AttemptKey { app: "a".parse().unwrap(), instance: instance.parse().unwrap(), attempt: AttemptNo::FIRST }
-}
-
-fn lines(messages: impl IntoIterator<Item = String>) -> Lines {
-    let mut lines = Lines::default();
-    for message in messages {
-        let record = Record {
-            ts: Timestamp::from_nanos(1_800_000_000_000_000_000),
-            level: None,
-            source: "w".into(),
-            message: message.into(),
-            attrs: None,
-            raw: None,
-            partial: false,
-        };
-        lines.push(&record, None);
-    }
-    lines
-}
-
-fn batch(instance: &str, messages: impl IntoIterator<Item = String>) -> Batch {
-    Batch {
-        key: key(instance),
-        job: None,
-        labels: Labels::default(),
-        lines: lines(messages),
-        batch_key: None,
-        at_line: None,
-    }
-}
-
-async fn messages(daemon: &Daemon, instance: &str) -> Result<Vec<String>, ReadError> {
-    let key = key(instance);
-    let view = daemon.app.reader.open(&key.app, &key.instance, None).await?;
-    let mut lines = daemon.app.reader.lines(&view, LineRange::new(0, u64::MAX));
-    let mut messages = Vec::new();
-    while let Some(block) = lines.next().await? {
-        for (line, json) in block.records() {
-            assert_eq!(line, messages.len() as u64);
-            messages.push(Record::parse_json(json)?.message.into_owned());
-        }
-    }
-    Ok(messages)
-}
-
-fn numbered(instance: &str, range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|n| format!("{instance} line {n} {}", "x".repeat(n % 200))).collect()
-}
 
 #[test]
 fn lines_are_the_same_before_during_and_after_the_move() {
     on_each_pair(|tiers| {
         runtime().block_on(async {
             let daemon = Daemon::start(tiers, &[("LOGTIER_ARCHIVE__OBJECT_SIZE", "64KiB")]).await;
-            assert!(matches!(messages(&daemon, "small").await, Err(ReadError::NeverLogged)));
+            assert!(matches!(messages(&daemon.app, "small").await, Err(ReadError::NeverLogged)));
             let instances = [("small", 3), ("medium", 700), ("large", 20_000)];
             let sends = instances.map(|(instance, lines)| {
                 let (ingest, all) = (daemon.app.ingest.clone(), numbered(instance, 0..lines));
                 async move {
                     for some in all.chunks(500) {
-                        ingest.append(batch(instance, some.to_vec())).await.expect("stored");
+                        ingest.append(batch(instance, some)).await.expect("stored");
                     }
                 }
             });
             futures::future::join_all(sends).await;
             let check = async || {
                 for (instance, lines) in instances {
-                    assert_eq!(messages(&daemon, instance).await.expect("readable"), numbered(instance, 0..lines));
+                    assert_eq!(messages(&daemon.app, instance).await.expect("readable"), numbered(instance, 0..lines));
                 }
             };
             check().await;
@@ -89,13 +37,13 @@ fn lines_are_the_same_before_during_and_after_the_move() {
             check().await;
             // Late lines live beside the archived ones, and follow them.
             daemon.app.ingest.append(batch("medium", numbered("medium", 700..710))).await.expect("stored");
-            assert_eq!(messages(&daemon, "medium").await.expect("readable"), numbered("medium", 0..710));
+            assert_eq!(messages(&daemon.app, "medium").await.expect("readable"), numbered("medium", 0..710));
             daemon.clock.advance(std::time::Duration::from_secs(25 * 3600));
             assert_eq!(daemon.archive().await["lines"], 10);
-            assert_eq!(messages(&daemon, "medium").await.expect("readable"), numbered("medium", 0..710));
+            assert_eq!(messages(&daemon.app, "medium").await.expect("readable"), numbered("medium", 0..710));
             // And in the end nothing is left but the word that there was something.
             daemon.clock.advance(std::time::Duration::from_secs(200 * 24 * 3600));
-            assert!(matches!(messages(&daemon, "large").await, Err(ReadError::Gone { .. })));
+            assert!(matches!(messages(&daemon.app, "large").await, Err(ReadError::Gone { .. })));
             let report = daemon.archive().await;
             assert_eq!(report["expired"], 3, "{report}");
             assert!(report["objects_deleted"].as_u64() >= Some(2), "{report}");

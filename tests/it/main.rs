@@ -8,6 +8,10 @@
 #![allow(clippy::expect_used, clippy::print_stderr, clippy::unwrap_used)]
 
 mod architecture;
+mod explain;
 mod harness;
+mod ingest_safety;
 mod life;
+mod move_safety;
 mod stores;
+mod two_daemons;

@@ -8,6 +8,7 @@ use logtier::clock::Clock;
 use logtier::config::{Config, Env};
 
 use super::Tiers;
+use super::check::check_server;
 
 /// Settings that make everything due at once and leave the archiver to the test.
 pub const AT_ONCE: [(&str, &str); 4] = [
@@ -17,11 +18,12 @@ pub const AT_ONCE: [(&str, &str); 4] = [
     ("LOGTIER_HOT__SHARDS", "4"),
 ];
 
-/// A running daemon. Its end is checked: no task may hang.
+/// A running daemon. Its end is checked: no task may hang, and what it leaves must fit together.
 pub struct Daemon {
     pub app: App,
     pub clock: Clock,
     pub client: reqwest::Client,
+    config: Config,
 }
 
 /// What a request was answered.
@@ -69,13 +71,20 @@ impl Daemon {
 
     pub async fn start_at(tiers: &Tiers, settings: &[(&str, &str)], clock: Clock) -> Daemon {
         logtier::cold::install_crypto_provider();
-        let app = app::start(&config(tiers, settings), clock.clone()).await;
+        let config = config(tiers, settings);
+        let app = app::start(&config, clock.clone()).await;
         let app = app.unwrap_or_else(|error| panic!("start a daemon: {error:#}"));
-        Daemon { app, clock, client: reqwest::Client::new() }
+        Daemon { app, clock, client: reqwest::Client::new(), config }
     }
 
+    /// Stops it, then looks at what is in the database.
     pub async fn stop(self) {
         assert!(self.app.shut_down().await, "the daemon did not stop in time");
+        let cluster = app::open_hot_tier(&self.config, &self.clock).await.expect("the databases open again");
+        for db in cluster.servers() {
+            check_server(db).await;
+        }
+        cluster.close().await;
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -9,7 +9,9 @@
 // Not every test file uses every part of it.
 #![allow(dead_code)]
 
+pub mod check;
 pub mod daemon;
+pub mod logs;
 pub mod mysql;
 pub mod s3;
 
@@ -78,6 +80,10 @@ impl Tiers {
         }
         if let Some((place, _)) = &self.s3 {
             env.extend(place.settings().map(|(name, value)| (format!("LOGTIER_COLD__{name}"), value)));
+            if self.engine == Engine::Sqlite {
+                // One URL without the other is taken for a mistake.
+                env.push(("LOGTIER_HOT__URL".to_owned(), format!("sqlite://{}/hot.db", self.folder().display())));
+            }
         } else if self.engine == Engine::MySql {
             // A database that others could share with a folder that they might not: has to be said.
             env.push(("LOGTIER_COLD__URL".to_owned(), format!("file://{}/cold", self.folder().display())));

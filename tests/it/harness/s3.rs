@@ -19,7 +19,7 @@ use s3s::Body;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::unique_name;
 
@@ -51,6 +51,38 @@ pub enum Fault {
     LoseAnswer,
     /// Done, after so long.
     Delay(Duration),
+    /// Done, once the test lets it through: what happens meanwhile happens for certain at this point.
+    Hold(Gate),
+}
+
+/// Where a request waits for the test.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    arrived: Arc<Semaphore>,
+    open: Arc<Semaphore>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { arrived: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) }
+    }
+}
+
+impl Gate {
+    /// Returns when a request waits here.
+    pub async fn arrived(&self) {
+        self.arrived.acquire().await.expect("never closed").forget();
+    }
+
+    /// Lets one request through.
+    pub fn open(&self) {
+        self.open.add_permits(1);
+    }
+
+    async fn pass(&self) {
+        self.arrived.add_permits(1);
+        self.open.acquire().await.expect("never closed").forget();
+    }
 }
 
 /// One request as the server saw it.
@@ -246,6 +278,8 @@ impl Front {
                 _ = &mut stopped => return,
             };
             let Ok((socket, _)) = accepted else { continue };
+            // Else a body waits 40 ms for the acknowledgement of its header.
+            let _ = socket.set_nodelay(true);
             let front = self.clone();
             tokio::spawn(async move {
                 let service = service_fn(|request| {
@@ -276,6 +310,10 @@ impl Front {
             }
             Some(Fault::Delay(time)) => {
                 tokio::time::sleep(*time).await;
+                Ok(self.answer(request).await)
+            }
+            Some(Fault::Hold(gate)) => {
+                gate.pass().await;
                 Ok(self.answer(request).await)
             }
             None => Ok(self.answer(request).await),
