@@ -19,7 +19,7 @@
 //! # Invariants
 //!
 //! - Verified, then published, then purged (I4). The types hold the order: only `verify` makes a
-//!   [`Verified`], which `publish` takes, and purging looks only at watermarks that were published.
+//!   `Verified`, which `publish` takes, and purging looks only at watermarks that were published.
 //! - Whoever lost its lease changes nothing (I5): every transaction begins with the fence.
 //! - Everything is bounded (I7): an attempt of any size streams through a few frames.
 //!
@@ -32,8 +32,6 @@
 //!
 //! A run that is told to stop gives up the object it is building. A run that is dropped (its lease
 //! was lost) leaves what a crash leaves.
-//!
-//! [`Verified`]: verify::Verified
 
 mod agenda;
 mod build;

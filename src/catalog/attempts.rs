@@ -153,14 +153,14 @@ impl super::Catalog {
     /// Attempts of a shard that are due, oldest first, after `cursor`, at most `limit`.
     pub async fn due(&self, home: &Home, now: Millis, cursor: Option<DueCursor>, limit: u32) -> Result<Vec<Attempt>> {
         let (after, after_id) = cursor.map_or((i64::MIN, i64::MIN), |c| (c.due_at.get(), c.id.get()));
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql::due_attempts(home.shard)));
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql::due_attempts(home.db.engine(), home.shard)));
         let query = query.bind(after).bind(now.get()).bind(after).bind(after_id).bind(i64::from(limit));
         query.fetch_all(home.db.pool()).await?.iter().map(Attempt::from_row).collect()
     }
 
     /// How many attempts are due and since when, counted up to `limit`.
     pub async fn due_summary(&self, home: &Home, now: Millis, limit: u32) -> Result<(u64, Option<Millis>)> {
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql::due_summary(home.shard)));
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql::due_summary(home.db.engine(), home.shard)));
         let row = query.bind(now.get()).bind(i64::from(limit)).fetch_one(home.db.pool()).await?;
         Ok((count(&row, "attempts")?, column::<Option<i64>>(&row, "oldest")?.map(Millis::new)))
     }

@@ -128,7 +128,8 @@ impl Catalog {
     /// Segments that the sweeper must look at: abandoned uploads, objects that are doomed, and
     /// live ones of which nothing may have been published.
     pub async fn due_segments(&self, db: &Arc<Db>, now: Millis, limit: u32) -> Result<Vec<Segment>> {
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql::due_segments())).bind(now.get()).bind(i64::from(limit));
+        let query =
+            sqlx::query(sqlx::AssertSqlSafe(sql::due_segments(db.engine()))).bind(now.get()).bind(i64::from(limit));
         query.fetch_all(db.pool()).await?.iter().map(Segment::from_row).collect()
     }
 

@@ -40,8 +40,9 @@ pub(super) fn names() -> &'static str {
     "/* catalog::apps */ SELECT name FROM name WHERE kind = ? AND name > ? ORDER BY name LIMIT ?"
 }
 
+/// Grouped by the index's first two columns, else MySQL walks all entries of the app instead of jumping.
 pub(super) fn jobs(shard: Shard) -> String {
-    format!("/* catalog::jobs */ SELECT DISTINCT job_id FROM attempt_{shard} WHERE app_id = ? LIMIT ?")
+    format!("/* catalog::jobs */ SELECT job_id FROM attempt_{shard} WHERE app_id = ? GROUP BY app_id, job_id LIMIT ?")
 }
 
 // Leases.
@@ -191,17 +192,20 @@ pub(super) fn finish_attempt(shard: Shard) -> String {
 /// The condition that a row is as it was when a decision was made on it; see `Seen`.
 const UNCHANGED: &str = "id = ? AND due_at = ? AND next_line = ? AND meta_version = ?";
 
-pub(super) fn due_attempts(shard: Shard) -> String {
+/// The index is named, because MySQL reads and sorts the whole table for every page when much is due.
+pub(super) fn due_attempts(engine: Engine, shard: Shard) -> String {
     format!(
-        "/* catalog::due */ SELECT {ATTEMPT_COLUMNS} FROM attempt_{shard} a \
-         WHERE a.due_at >= ? AND a.due_at <= ? AND (a.due_at > ? OR a.id > ?) ORDER BY a.due_at, a.id LIMIT ?"
+        "/* catalog::due */ SELECT {ATTEMPT_COLUMNS} FROM attempt_{shard} a {index} \
+         WHERE a.due_at >= ? AND a.due_at <= ? AND (a.due_at > ? OR a.id > ?) ORDER BY a.due_at, a.id LIMIT ?",
+        index = engine.with_index(&shard.table("attempt_due"))
     )
 }
 
-pub(super) fn due_summary(shard: Shard) -> String {
+pub(super) fn due_summary(engine: Engine, shard: Shard) -> String {
     format!(
         "/* catalog::due_summary */ SELECT COUNT(*) AS attempts, MIN(due_at) AS oldest FROM \
-         (SELECT due_at FROM attempt_{shard} WHERE due_at <= ? ORDER BY due_at LIMIT ?) due"
+         (SELECT due_at FROM attempt_{shard} {index} WHERE due_at <= ? ORDER BY due_at LIMIT ?) due",
+        index = engine.with_index(&shard.table("attempt_due"))
     )
 }
 
@@ -359,10 +363,11 @@ pub(super) fn count_dead() -> &'static str {
      dead_entries = dead_entries + ?, dead_lines = dead_lines + ? WHERE id = ?"
 }
 
-pub(super) fn due_segments() -> String {
+pub(super) fn due_segments(engine: Engine) -> String {
     format!(
-        "/* catalog::due_segments */ SELECT {SEGMENT_COLUMNS} FROM segment s \
-         WHERE s.due_at <= ? ORDER BY s.due_at, s.id LIMIT ?"
+        "/* catalog::due_segments */ SELECT {SEGMENT_COLUMNS} FROM segment s {index} \
+         WHERE s.due_at <= ? ORDER BY s.due_at, s.id LIMIT ?",
+        index = engine.with_index("segment_due")
     )
 }
 

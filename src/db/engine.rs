@@ -98,6 +98,14 @@ impl Engine {
         }
     }
 
+    /// Stands behind a table in FROM: read it by this index and no other way.
+    pub fn with_index(self, index: &str) -> String {
+        match self {
+            Self::MySql => format!("FORCE INDEX ({index})"),
+            Self::Sqlite => format!("INDEXED BY {index}"),
+        }
+    }
+
     /// Closes a SELECT that must lock what it read until the transaction ends.
     pub fn for_update(self) -> &'static str {
         match self {

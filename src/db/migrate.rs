@@ -31,6 +31,7 @@ migrations![
     "0015_batch_seen",
     "0016_part",
     "0017_part_segment",
+    "0018_attempt_any_job",
 ];
 
 /// The number of the last migration; a database with a higher one belongs to a newer logtier.

@@ -28,7 +28,7 @@ const MAX_TRIES: u32 = 6;
 impl Db {
     /// Runs `body` in a transaction and commits, in a task that outlives the caller.
     ///
-    /// The body may run up to [`MAX_TRIES`] times, so it must do nothing but database work.
+    /// The body may run up to `MAX_TRIES` times, so it must do nothing but database work.
     /// Each attempt sees READ COMMITTED on MySQL and holds the write lock from the start on SQLite.
     pub async fn run_tx<T, E, F>(self: &Arc<Self>, name: &'static str, body: F) -> Result<T, E>
     where

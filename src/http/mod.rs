@@ -2,10 +2,10 @@
 //!
 //! # Overview
 //!
-//! A handler is short: take the names and parameters of the call ([`params`]), refuse what is not
-//! known, read the body within bounds ([`body`]), ask [`Ingest`], [`Reader`], [`Archiver`] or
-//! [`Status`], and show the answer. What goes wrong becomes a [`Problem`]; one layer around all
-//! routes writes it, logs it and counts it ([`problem`]).
+//! A handler is short: take the names and parameters of the call (`params`), refuse what is not
+//! known, read the body within bounds (`body`), ask [`Ingest`], [`Reader`], [`Archiver`] or
+//! [`Status`], and show the answer. What goes wrong becomes a `Problem`; one layer around all
+//! routes writes it, logs it and counts it (`problem`).
 //!
 //! # Invariants
 //!

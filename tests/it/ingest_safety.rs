@@ -193,7 +193,10 @@ fn joined(records: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// What is stored under each instance: the same from the hot tier now and from the cold tier later.
-async fn same_from_both_tiers(daemon: &Daemon, stored: &[(String, Vec<u8>, Vec<Vec<u8>>)]) {
+/// An instance, its records as they were sent, and the messages that must come back.
+type Stored = (String, Vec<u8>, Vec<Vec<u8>>);
+
+async fn same_from_both_tiers(daemon: &Daemon, stored: &[Stored]) {
     for tier in ["hot", "cold"] {
         for (instance, records, sent) in stored {
             let (read, from) = read_range(&daemon.app, instance, LineRange::new(0, u64::MAX)).await.expect("readable");

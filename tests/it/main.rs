@@ -10,6 +10,7 @@
 mod architecture;
 mod crash;
 mod end_to_end;
+mod explain;
 mod harness;
 mod ingest_safety;
 mod life;

@@ -1,0 +1,390 @@
+//! No statement scans a table that grows.
+//!
+//! A scenario runs every statement on MariaDB against tables of some thousand rows. The server logs each with the
+//! number of rows that it looked at, and explains its plan. Both must stay small.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use logtier::app::App;
+use logtier::catalog::{
+    BatchKey, Catalog, DaemonRow, FinishRequest, Lease, ListFilter, NewSegment, SegmentId, batches,
+};
+use logtier::db::{Db, Home};
+use logtier::ingest::Batch;
+use logtier::model::{AttemptId, LineRange, Millis};
+use regex::Regex;
+use sqlx::mysql::MySqlConnection;
+use sqlx::{AssertSqlSafe, Connection, Row};
+
+use crate::harness::daemon::{Daemon, runtime};
+use crate::harness::logs::{append, batch, declaration, finish, home, messages, numbered};
+use crate::harness::{ColdStore, Engine, Tiers, note_skip};
+
+/// Rows of each table that grows, in each shard.
+const ROWS: u64 = 6_000;
+
+/// What one statement may look at: the longest list has 1,000 rows, some are read again to count or join them.
+const MAX_EXAMINED: u64 = 2_100;
+
+/// Tables that stay small whatever is stored: a row a daemon, a task, a fact.
+const SMALL_TABLES: [&str; 4] = ["meta", "lease", "task", "daemon"];
+
+/// Statements that the scenario does not run, and why.
+const NOT_RUN: [(&str, &str); 4] = [
+    ("/* db::migrate */", "takes a lock by name, reads no table"),
+    ("/* db::set_meta */", "changes one row of meta while migrating"),
+    ("/* db::set_meta_once */", "adds a row to meta at the first start"),
+    ("/* catalog::hot_size */ SELECT ncell", "is SQLite's"),
+];
+
+/// Plans that read a whole index or table, and why that is right.
+const MAY_SCAN: [(&str, &str); 3] = [
+    ("/* catalog::runs */", "walks the key from its end, as far as its LIMIT"),
+    ("/* catalog::segment_summary */", "counts up to its LIMIT, which its caller keeps small"),
+    ("/* catalog::hot_size */", "asks the server what it knows of one table"),
+];
+
+#[test]
+fn no_statement_scans_a_table_that_grows() {
+    let Some(tiers) = Tiers::new(Engine::MySql, ColdStore::Folder) else { return };
+    runtime().block_on(async {
+        let url = tiers.env().into_iter().find(|(name, _)| name == "LOGTIER_HOT__URL").expect("a database").1;
+        let mut server = MySqlConnection::connect(&url).await.expect("connect");
+        let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut server).await.expect("a version");
+        if !version.contains("MariaDB") {
+            return note_skip("plans, which are read as MariaDB tells them");
+        }
+        let settings = [("LOGTIER_HOT__SHARDS", "2"), ("LOGTIER_HOT__CONNECTIONS", "4")];
+        let daemon = Daemon::start(&tiers, &settings).await;
+        fill(&mut server).await;
+        let log = Log::begin(&mut server, &daemon).await;
+        scenario(&daemon).await;
+        let seen = log.end(&mut server).await;
+        let mut wrong = Vec::new();
+        never_seen(&seen, &mut wrong);
+        for logged in seen.values() {
+            examine(&mut server, logged, &mut wrong).await;
+        }
+        assert!(wrong.is_empty(), "{} of {} statements:\n{}", wrong.len(), seen.len(), wrong.join("\n"));
+        daemon.stop().await;
+    });
+}
+
+async fn execute(server: &mut MySqlConnection, statement: &str) {
+    let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(server).await;
+    done.unwrap_or_else(|error| panic!("{statement}: {error}"));
+}
+
+/// Years of other instances: two thirds archived, one third hot, none of them due for long.
+async fn fill(server: &mut MySqlConnection) {
+    execute(server, "CREATE TABLE test_number (n INT PRIMARY KEY)").await;
+    let digits = "(SELECT 0 d UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 UNION \
+                  SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9)";
+    execute(
+        server,
+        &format!(
+            "INSERT INTO test_number SELECT 1 + a.d + 10 * b.d + 100 * c.d + 1000 * d.d \
+             FROM {digits} a, {digits} b, {digits} c, {digits} d WHERE a.d + 10 * b.d + 100 * c.d + 1000 * d.d < {ROWS}"
+        ),
+    )
+    .await;
+    // Half of the attempts belong to one app, which has fifty jobs; one job is rare.
+    let hot = ROWS / 3 * 2;
+    let for_each_shard = [
+        format!(
+            "INSERT INTO attempt_SHARD SELECT n, 900000 + IF(n % 2, 0, n % 20), CONCAT('i', n), 1, \
+             IF(n = 3, 900499, 900100 + n % 50), '', 1, 0, 0, 1, 1, 20, IF(n < {hot}, 20, 0), IF(n < {hot}, 20, 0), \
+             0, 1000, IF(n < {hot}, 1000, 0), 1, 2, 0, n, n, n, n, 9000000000000 + n, NULL, 0, 9000000000000 + n \
+             FROM test_number"
+        ),
+        format!(
+            "INSERT INTO part_SHARD SELECT n, 0, 20, 1 + n DIV 2, 0, 9, 0, 1, 2, 0, '' FROM test_number WHERE n < {hot}"
+        ),
+        format!("INSERT INTO chunk_SHARD SELECT n, 0, 10, 1, 2, 0, 0, 1, 1, 'x' FROM test_number WHERE n >= {hot}"),
+        format!("INSERT INTO chunk_SHARD SELECT n, 10, 10, 1, 2, 0, 0, 1, 1, 'x' FROM test_number WHERE n >= {hot}"),
+        "INSERT INTO batch_SHARD SELECT UNHEX(MD5(n)), 1, n, 0, 1, 9000000000000 + n FROM test_number".to_owned(),
+    ];
+    for statement in for_each_shard {
+        for shard in ["00", "01"] {
+            execute(server, &statement.replace("SHARD", shard)).await;
+        }
+    }
+    let once = [
+        "INSERT INTO name SELECT 900000 + n, IF(n < 20, 1, IF(n < 500, 2, 3)), CONCAT('name ', n) FROM test_number \
+         WHERE n < 1000",
+        "INSERT INTO name VALUES (900000, 1, 'large'), (901000, 2, 'other')",
+        "INSERT INTO segment SELECT n, UNHEX(MD5(n)), 900000, 900600, 1, 1, 'mover', 1, 9, NULL, 5, 7, \
+         (SELECT COUNT(*) FROM part_00 WHERE segment_id = n) + (SELECT COUNT(*) FROM part_01 WHERE segment_id = n), \
+         0, 20, 0, n, NULL, 9000000000000 + n FROM test_number",
+        "INSERT INTO run SELECT 9000000000000000 - n, 'd', n, n, '{}' FROM test_number WHERE n < 2000",
+    ];
+    for statement in once {
+        execute(server, statement).await;
+    }
+    for table in ["attempt_00", "attempt_01", "part_00", "part_01", "chunk_00", "chunk_01", "batch_00", "batch_01"]
+        .into_iter()
+        .chain(["name", "segment", "run"])
+    {
+        execute(server, &format!("ANALYZE TABLE {table}")).await;
+    }
+}
+
+/// The server's log of slow statements, to which the daemon's connections count every one.
+struct Log {
+    before: (String, i64),
+    database: String,
+}
+
+/// One statement of each shape, with the most rows that any of its kind looked at.
+struct Logged {
+    statement: String,
+    examined: u64,
+}
+
+impl Log {
+    async fn begin(server: &mut MySqlConnection, daemon: &Daemon) -> Log {
+        let query = "SELECT @@global.log_output AS output, CAST(@@global.slow_query_log AS SIGNED) AS slow, \
+                     DATABASE() AS name";
+        let now = sqlx::query(query).fetch_one(&mut *server).await.expect("settings");
+        execute(server, "SET GLOBAL log_output = 'TABLE', GLOBAL slow_query_log = 1").await;
+        let pool = daemon.app.catalog.cluster.servers()[0].pool();
+        // All of them at once, so that each is another.
+        let mut connections = Vec::new();
+        for _ in 0..4 {
+            let mut connection = pool.acquire().await.expect("a connection");
+            let every =
+                "SET SESSION long_query_time = 0, SESSION slow_query_log = 1, SESSION min_examined_row_limit = 0";
+            sqlx::raw_sql(every).execute(&mut *connection).await.expect("set");
+            // A statement prepared before would be logged without its values.
+            connection.clear_cached_statements().await.expect("forgotten");
+            connections.push(connection);
+        }
+        Log { before: (now.get("output"), now.get("slow")), database: now.get("name") }
+    }
+
+    async fn end(self, server: &mut MySqlConnection) -> BTreeMap<String, Logged> {
+        let query = "SELECT CAST(sql_text AS CHAR CHARACTER SET utf8mb4) AS sql_text, CAST(rows_examined AS SIGNED) \
+                     AS examined FROM mysql.slow_log WHERE db = ? AND sql_text LIKE '/*%'";
+        let rows = sqlx::query(query).bind(&self.database).fetch_all(&mut *server).await.expect("the log");
+        let (output, slow) = self.before;
+        execute(server, &format!("SET GLOBAL log_output = '{output}', GLOBAL slow_query_log = {slow}")).await;
+        let values = Regex::new(r"(?s)'(?:[^'\\]|\\.|'')*'|\b\d+\b|\bNULL\b").expect("a pattern");
+        let lists = Regex::new(r"(?:[?,() ]|X|_binary|OR a\.app_id = \? AND a\.instance = \? AND a\.attempt = \?){9,}");
+        let lists = lists.expect("a pattern");
+        let limits = Regex::new(r"(LIMIT|OFFSET) \?").expect("a pattern");
+        let mut seen: BTreeMap<String, Logged> = BTreeMap::new();
+        let mut without_values = BTreeMap::new();
+        for row in rows {
+            let (statement, examined): (String, i64) = (row.get("sql_text"), row.get("examined"));
+            let has_values = !values.replace_all(&statement, "").contains('?');
+            let shape = values.replace_all(&statement, "?");
+            let shape = lists.replace_all(&shape, "(…)").into_owned();
+            let examined = examined.unsigned_abs();
+            // Prepared now, or before the log began.
+            if !has_values {
+                let statement = limits.replace_all(&statement, "$1 1").replace('?', "'1'");
+                without_values.insert(shape, Logged { statement, examined });
+                continue;
+            }
+            let logged = seen.entry(shape).or_insert(Logged { statement: statement.clone(), examined });
+            if examined > logged.examined {
+                *logged = Logged { statement, examined };
+            }
+        }
+        for (shape, logged) in without_values {
+            seen.entry(shape).or_insert(logged);
+        }
+        seen
+    }
+}
+
+/// Every statement that the source holds must have been run, else nothing is known of it.
+fn never_seen(seen: &BTreeMap<String, Logged>, wrong: &mut Vec<String>) {
+    let begin = Regex::new(r#"/\* [a-z_]+::[a-z_]+ \*/[^"\\{?]*"#).expect("a pattern");
+    let mut found = 0;
+    for file in ["src/catalog/sql.rs", "src/hot/sql.rs", "src/db/sql.rs"] {
+        let source = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+        for begin in begin.find_iter(&source.expect("the source")) {
+            found += 1;
+            let begin = begin.as_str().trim_end();
+            let exempt = NOT_RUN.iter().any(|(name, _)| begin.starts_with(name));
+            if !exempt && !seen.values().any(|logged| logged.statement.starts_with(begin)) {
+                wrong.push(format!("never run: {begin}"));
+            }
+        }
+    }
+    assert!(found > 60, "only {found} statements were found in the source");
+}
+
+/// The plan of one statement and the rows it looked at.
+async fn examine(server: &mut MySqlConnection, logged: &Logged, wrong: &mut Vec<String>) {
+    let Logged { statement, examined } = logged;
+    let shown: String = statement.chars().take(200).collect();
+    if *examined > MAX_EXAMINED {
+        wrong.push(format!("{examined} rows examined: {shown}"));
+    }
+    if MAY_SCAN.iter().any(|(name, _)| statement.starts_with(name)) {
+        return;
+    }
+    let plan = sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN {statement}"))).fetch_all(&mut *server).await;
+    for step in plan.unwrap_or_else(|error| panic!("explain {shown}: {error}")) {
+        let text = |name: &str| step.get::<Option<String>, _>(name).unwrap_or_default();
+        let (kind, table, access, extra) = (text("select_type"), text("table"), text("type"), text("Extra"));
+        let is_small = SMALL_TABLES.contains(&table.as_str()) || table.starts_with('<') || table.is_empty();
+        // Adding rows is called a scan, too.
+        if is_small || kind == "INSERT" {
+            continue;
+        }
+        if access == "ALL" || access == "index" {
+            wrong.push(format!("{access} on {table} ({extra}): {shown}"));
+        }
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Does everything that a daemon does.
+async fn scenario(daemon: &Daemon) {
+    let app = &daemon.app;
+    lives(daemon).await;
+    lists(app, daemon.clock.now()).await;
+    for &shard in app.catalog.cluster.servers()[0].shards() {
+        let home = Home { db: app.catalog.cluster.servers()[0].clone(), shard };
+        looks(&app.catalog, &home, daemon.clock.now()).await;
+    }
+    segments(daemon).await;
+    said_of_itself(&app.catalog, &app.catalog.cluster.servers()[0], daemon.clock.now()).await;
+}
+
+/// Attempts from their first line until they are forgotten.
+async fn lives(daemon: &Daemon) {
+    let (app, clock) = (&daemon.app, &daemon.clock);
+    for n in 0..40u8 {
+        let instance = format!("new {n}");
+        let keyed = BatchKey { hash: [n; 16], content: 1 };
+        let job = Some(format!("job {}", n % 3).parse().expect("a name"));
+        let keyed = Batch { job, batch_key: Some(keyed), ..batch(&instance, numbered(&instance, 0..30)) };
+        let both = vec![keyed.clone(), batch(&format!("other {n}"), ["a"])];
+        for answer in app.ingest.append_all(both).await {
+            answer.expect("stored");
+        }
+        assert!(app.ingest.append(keyed).await.expect("known").repeated);
+        messages(app, &instance).await.expect("readable");
+    }
+    append(app, "large", &numbered("large", 0..2_000)).await;
+    declare_and_finish(app, clock.now()).await;
+    assert_eq!(daemon.archive().await["failures"], serde_json::json!([]));
+    append(app, "new 1", &numbered("late", 0..3)).await;
+    messages(app, "new 1").await.expect("readable");
+    // The silent ones count as finished, an outcome comes late, late lines move; then all of it ends.
+    clock.advance(2 * DAY);
+    app.catalog.finish(&outcome("new 2", clock.now()), clock.now()).await.expect("finished");
+    let report = daemon.archive().await;
+    assert_eq!(
+        (&report["failures"], report["inferred"].as_u64() > Some(0)),
+        (&serde_json::json!([]), true),
+        "{report}"
+    );
+    append(app, "new 2", &numbered("late", 0..3)).await;
+    clock.advance(2 * DAY);
+    daemon.archive().await;
+    clock.advance(200 * DAY);
+    assert!(daemon.archive().await["expired"].as_u64() > Some(40));
+    clock.advance(800 * DAY);
+    let report = daemon.archive().await;
+    assert!(report["forgotten"].as_u64() > Some(40), "{report}");
+}
+
+async fn declare_and_finish(app: &App, now: Millis) {
+    app.catalog.declare(&declaration("declared", now.after(DAY)), now).await.expect("declared");
+    finish(app, &logtier::clock::Clock::default(), "declared").await;
+    for n in 0..30 {
+        finish(app, &logtier::clock::Clock::default(), &format!("new {n}")).await;
+    }
+}
+
+fn outcome(instance: &str, now: Millis) -> FinishRequest {
+    let outcome = logtier::model::Outcome::from_code(1);
+    FinishRequest { declaration: declaration(instance, now), outcome, lines: None }
+}
+
+/// Lists, by every filter; of a catalog that remembers no names.
+async fn lists(app: &App, now: Millis) {
+    let catalog = Catalog::new(app.catalog.cluster.clone());
+    let (large, job) = ("large".parse().expect("a name"), "name 120".parse().expect("a name"));
+    let rare = "name 499".parse().expect("a name");
+    let filters = [
+        ListFilter::default(),
+        ListFilter { app: Some(large), ..ListFilter::default() },
+        ListFilter { app: Some("large".parse().expect("a name")), job: Some(job), ..ListFilter::default() },
+        ListFilter { job: Some(rare), ..ListFilter::default() },
+    ];
+    for filter in filters {
+        catalog.list(&filter, None, 50, now).await.expect("a list");
+    }
+    catalog.apps("name", 100).await.expect("apps");
+    catalog.jobs(&"large".parse().expect("a name"), 100).await.expect("jobs");
+    for &shard in app.catalog.cluster.servers()[0].shards() {
+        catalog.hot_size(&app.catalog.cluster.servers()[0], shard).await.expect("a size");
+    }
+    append(app, "seen", &numbered("seen", 0..3)).await;
+    let key = crate::harness::logs::key("seen");
+    catalog.attempts_of(&key.app, &key.instance, 10).await.expect("attempts");
+    catalog.snapshot(&key.app, &key.instance, None, LineRange::new(0, 9)).await.expect("a snapshot");
+    catalog.snapshot(&key.app, &key.instance, Some(key.attempt), LineRange::new(0, 9)).await.expect("a snapshot");
+    catalog.segments_of(&home(app, "seen"), AttemptId::stored(7), 10).await.expect("segments");
+}
+
+/// Looks at the agenda when thousands are due.
+async fn looks(catalog: &Catalog, home: &Home, now: Millis) {
+    let all = Millis::new(i64::MAX / 2);
+    let due = catalog.due(home, all, None, 500).await.expect("due");
+    let last = due.last().expect("many are due");
+    let cursor = logtier::catalog::DueCursor { due_at: last.due_at, id: last.id };
+    assert_eq!(catalog.due(home, all, Some(cursor), 500).await.expect("due").len(), 500);
+    catalog.due_summary(home, all, 1_000).await.expect("a summary");
+    catalog.next_due(home, now).await.expect("asked");
+    // Batch keys that are all too old.
+    assert_eq!(batches::forget(home, all, 500).await.expect("forgotten"), 500);
+    let lease = Lease::take(&home.db, "look", "test", DAY).await.expect("asked").expect("free");
+    lease.renew(&home.db, DAY).await.expect("renewed");
+    catalog.set_aside(home, &lease, vec![(last.id, last.due_at)]).await.expect("set aside");
+    lease.release(&home.db).await.expect("released");
+}
+
+/// Objects, when thousands are due to be swept.
+async fn segments(daemon: &Daemon) {
+    let (catalog, now) = (&daemon.app.catalog, daemon.clock.now());
+    let db = &catalog.cluster.servers()[0];
+    let lease = Lease::take(db, "look", "test", DAY).await.expect("asked").expect("free");
+    let new = || NewSegment { ulid: daemon.clock.new_ulid(), app_id: 1, rule_id: 1, finish_day: 1, abandoned_at: now };
+    let id: SegmentId = catalog.plan_segment(db, &lease, new(), now).await.expect("planned");
+    assert!(catalog.doom_upload(db, id, now).await.expect("doomed"));
+    let due = catalog.due_segments(db, Millis::new(i64::MAX / 2), 1_000).await.expect("due");
+    for segment in due.iter().filter(|segment| segment.id == id || segment.finish_day == 1).take(3) {
+        catalog.doom_segment(db, segment, now).await.expect("asked");
+        catalog.postpone_segment(db, segment.id, now).await.expect("put off");
+        catalog.forget_segment(db, segment.id).await.expect("forgotten");
+    }
+    let live = due.iter().find(|segment| segment.state == logtier::catalog::SegmentState::Live).expect("one is live");
+    assert!(!catalog.doom_segment(db, live, now).await.expect("asked"), "it has entries");
+    catalog.segment_summary(db, 1_000).await.expect("a summary");
+    lease.release(db).await.expect("released");
+}
+
+async fn said_of_itself(catalog: &Catalog, db: &std::sync::Arc<Db>, now: Millis) {
+    db.ping().await.expect("it answers");
+    db.meta("schema").await.expect("meta");
+    let daemon = DaemonRow { name: "d".into(), rules: "r".into(), version: "v".into(), started_at: now, seen_at: now };
+    catalog.heartbeat(db, &daemon).await.expect("noted");
+    catalog.daemons(db, Millis::ZERO).await.expect("daemons");
+    catalog.forget_daemons(db, "d", Millis::ZERO).await.expect("forgotten");
+    catalog.task_ended(db, "test", now, Some("error")).await.expect("noted");
+    catalog.tasks(db).await.expect("tasks");
+    let runs = catalog.runs(db, None, 100).await.expect("runs");
+    catalog.runs(db, Some(runs[0].id), 1).await.expect("one run");
+    catalog.forget_runs(db, Millis::new(9_000_000_000_000_000 - 1_900)).await.expect("forgotten");
+    let names = Catalog::new(catalog.cluster.clone());
+    names.name_of(db, 900_020).await.expect("a name");
+}
