@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use logtier::app::App;
+use logtier::archive::Marked;
 use logtier::catalog::{
     BatchKey, Catalog, DaemonRow, FinishRequest, Lease, ListFilter, NewSegment, SegmentId, batches,
 };
@@ -35,7 +36,7 @@ const NOT_RUN: [(&str, &str); 4] = [
     ("/* db::migrate */", "takes a lock by name, reads no table"),
     ("/* db::set_meta */", "changes one row of meta while migrating"),
     ("/* db::set_meta_once */", "adds a row to meta at the first start"),
-    ("/* catalog::hot_size */ SELECT ncell", "is SQLite's"),
+    ("/* catalog::hot_size */ SELECT COUNT(*)", "is SQLite's"),
 ];
 
 /// Plans that read a whole index or table, and why that is right.
@@ -274,6 +275,7 @@ async fn lives(daemon: &Daemon) {
     }
     append(app, "large", &numbered("large", 0..2_000)).await;
     declare_and_finish(app, clock.now()).await;
+    hold_and_delete(app).await;
     assert_eq!(daemon.archive().await["failures"], serde_json::json!([]));
     append(app, "new 1", &numbered("late", 0..3)).await;
     messages(app, "new 1").await.expect("readable");
@@ -294,6 +296,23 @@ async fn lives(daemon: &Daemon) {
     clock.advance(800 * DAY);
     let report = daemon.archive().await;
     assert!(report["forgotten"].as_u64() > Some(40), "{report}");
+}
+
+async fn hold_and_delete(app: &App) {
+    let (kept, other) = (crate::harness::logs::key("new 3"), crate::harness::logs::key("new 4"));
+    for on in [true, false] {
+        assert_eq!(app.archiver.hold(&kept.app, &kept.instance, None, on).await.expect("marked"), Marked::Done);
+    }
+    assert_eq!(app.archiver.delete(&other.app, &other.instance, None).await.expect("marked"), Marked::Done);
+    let held = home(app, "new 3");
+    let attempt = app.catalog.attempts_of(&kept.app, &kept.instance, 1).await.expect("attempts");
+    let found = app.catalog.snapshot(&kept.app, &kept.instance, attempt.first().copied(), LineRange::new(0, 0)).await;
+    let id = found.expect("a snapshot").expect("an attempt").attempt.id;
+    app.catalog.set_hold(&held, id, true, Millis::ZERO).await.expect("held");
+    assert!(!app.catalog.delete(&held, id, Millis::ZERO).await.expect("an answer"), "it is held");
+    app.catalog.set_hold(&held, id, false, Millis::ZERO).await.expect("released");
+    let job = "job 0".parse().expect("a name");
+    app.catalog.newer_runs(&kept.app, &job, AttemptId::stored(1), 5).await.expect("a number");
 }
 
 async fn declare_and_finish(app: &App, now: Millis) {

@@ -192,10 +192,10 @@ fn joined(records: &[u8]) -> Vec<Vec<u8>> {
     messages
 }
 
-/// What is stored under each instance: the same from the hot tier now and from the cold tier later.
 /// An instance, its records as they were sent, and the messages that must come back.
 type Stored = (String, Vec<u8>, Vec<Vec<u8>>);
 
+/// What is stored under each instance: the same from the hot tier now and from the cold tier later.
 async fn same_from_both_tiers(daemon: &Daemon, stored: &[Stored]) {
     for tier in ["hot", "cold"] {
         for (instance, records, sent) in stored {

@@ -27,7 +27,7 @@ pub struct SegmentHeader {
     /// Days since 1970-01-01 UTC.
     pub finish_day: i64,
     pub created_at: Millis,
-    /// The objects whose attempts this one took over, at most [`MAX_REPLACES`](super::MAX_REPLACES).
+    /// The objects whose attempts this one took over, at most [`MAX_REPLACES`].
     pub replaces: Vec<Ulid>,
 }
 
