@@ -35,6 +35,7 @@ mod problem;
 mod query;
 mod read;
 mod render;
+mod search;
 mod serve;
 mod shown;
 mod write;
@@ -121,12 +122,16 @@ impl HttpSettings {
 /// Clients that may follow logs on one daemon at a time.
 const MAX_FOLLOWERS: usize = 10_000;
 
+/// Searches under way on one daemon at a time; each reads a block at a time.
+const MAX_SEARCHES: usize = 4;
+
 /// What handlers share.
 struct Shared {
     api: Api,
     budget: Budget,
     hub: Hub,
     followers: Arc<Semaphore>,
+    searches: Arc<Semaphore>,
 }
 
 /// All routes.
@@ -136,7 +141,7 @@ pub fn router(api: Api) -> Router {
     let budget = Budget::new(settings.body_budget_bytes.max(settings.max_body_bytes));
     let hub = Hub::new(api.reader.clone(), api.clock.clone(), api.tasks.clone(), api.shutdown.clone());
     let followers = Arc::new(Semaphore::new(MAX_FOLLOWERS));
-    let shared = Arc::new(Shared { api, budget, hub, followers });
+    let shared = Arc::new(Shared { api, budget, hub, followers, searches: Arc::new(Semaphore::new(MAX_SEARCHES)) });
     let v1 = Router::new()
         .route("/records", post(write::bulk))
         .route("/apps", get(lists::apps))
@@ -146,6 +151,7 @@ pub fn router(api: Api) -> Router {
         .route("/apps/{app}/instances/{instance}", get(read::summary).put(declare::declare).delete(marks::delete))
         .merge(of_instance("/instances"))
         .merge(of_instance("/apps/{app}/instances/{instance}"))
+        .route("/search", get(search::search))
         .route("/status", get(admin::status))
         .route("/archive", post(admin::archive))
         .route("/runs", get(admin::runs))

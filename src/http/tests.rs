@@ -4,6 +4,7 @@ mod admin;
 mod bounds;
 mod follow;
 mod reading;
+mod search;
 mod writing;
 
 use std::time::Duration;

@@ -29,6 +29,7 @@ mod lines;
 mod list;
 mod matching;
 mod page;
+mod search;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub use filter::{Filter, Matcher};
 pub use lines::{Block, Lines, Tier, Tiers};
 pub use matching::Matching;
 pub use page::{Line, Order, Page, PageRequest};
+pub use search::{Progress, Search, SearchRequest, owner_json};
 
 pub use crate::catalog::{Attempt, ListFilter, ListPage, Listed};
 use crate::catalog::{Catalog, Snapshot};
