@@ -91,8 +91,9 @@ pub fn decode_text(body: &[u8], defaults: &Defaults) -> Decoded {
 
 /// Lines without their newline; the last one may lack it.
 fn lines_of(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let body = body.strip_suffix(b"\n").unwrap_or(body);
+    // No byte is no line; a newline alone is one, which is empty.
     let nothing = body.is_empty();
+    let body = body.strip_suffix(b"\n").unwrap_or(body);
     body.split(|byte| *byte == b'\n').filter(move |_| !nothing)
 }
 

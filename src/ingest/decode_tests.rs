@@ -66,7 +66,8 @@ fn text_keeps_every_byte_but_the_newline() {
         .map(|line| Record::parse_json(line.as_bytes()).expect("own JSON").message.into_owned())
         .collect();
     assert_eq!(messages, ["a\r", "", "b\0"]);
-    assert_eq!(decode_text(b"", &for_attempt("1")).accepted, 0);
+    let lines_in = |body: &[u8]| decode_text(body, &for_attempt("1")).accepted;
+    assert_eq!([lines_in(b""), lines_in(b"\n"), lines_in(b"\n\n"), lines_in(b"a")], [0, 1, 2, 1]);
 }
 
 #[test]
