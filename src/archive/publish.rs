@@ -67,6 +67,7 @@ pub(super) async fn set_aside(
         let pause = std::time::Duration::from_secs(3600 * hours.min(24));
         let row: (AttemptId, _) = (entry.attempt.id, shared.clock.now().after(pause));
         shared.catalog.set_aside(&entry.home, lease, vec![row]).await?;
+        shared.metrics.set_aside.inc();
     }
     Ok(())
 }

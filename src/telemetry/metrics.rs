@@ -36,6 +36,9 @@ pub struct ByKind {
 
 type FloatGauge = Gauge<f64, AtomicU64>;
 
+/// The background tasks whose success is told from the first second on; 0 before the first time.
+const TASKS: [&str; 2] = ["archive", "sweep"];
+
 /// Everything that `/metrics` shows.
 pub struct Metrics {
     registry: Registry,
@@ -61,7 +64,7 @@ pub struct Metrics {
     pub purge_backlog: Gauge,
     pub attempts_expired: Counter,
     pub objects_deleted: Counter,
-    pub set_aside: Gauge,
+    pub set_aside: Counter,
     pub reads: Family<ByTier, Counter>,
     pub errors: Family<ByKind, Counter>,
     pub store_requests: Family<ByKind, Gauge>,
@@ -116,12 +119,15 @@ impl Default for Metrics {
             ),
             attempts_expired: metric!("attempts_expired", "Attempts whose retention ended"),
             objects_deleted: metric!("objects_deleted", "Objects deleted from the cold tier"),
-            set_aside: metric!("set_aside_attempts", "Attempts that the last run could not archive"),
+            set_aside: metric!("set_aside_attempts", "Times an attempt was put off because archiving it failed"),
             reads: metric!("reads", "Reads by the tiers they touched"),
             errors: metric!("errors", "Errors by kind"),
             store_requests: metric!("store_requests", "Requests to the object store by kind"),
             registry: Registry::default(),
         };
+        for task in TASKS {
+            metrics.task_success.get_or_create(&ByTask { task: task.to_owned() }).set(0.0);
+        }
         Self { registry, ..metrics }
     }
 }
@@ -167,5 +173,6 @@ mod tests {
         metrics.error("store");
         let text = metrics.encode().expect("text");
         assert!(text.contains("logtier_records_total 2") && text.contains("logtier_errors_total{kind=\"store\"} 1"));
+        assert!(text.contains("logtier_task_last_success_timestamp_seconds{task=\"archive\"} 0.0"), "{text}");
     }
 }
