@@ -18,12 +18,12 @@ pub fn never_logged() -> Problem {
 
 pub fn gone(state: AttemptState, at: Option<Millis>) -> Problem {
     let shown = ShownState::of(state, 0, 0).as_str();
-    let when = at.map(|at| format!(" on {at}")).unwrap_or_default();
+    let when = at.map(|at| format!(" since {at}")).unwrap_or_default();
     let (title, member) = match state {
         AttemptState::Deleted => ("The log is deleted", "deleted_at"),
         _ => ("The log is expired", "expired_at"),
     };
-    let detail = format!("the log is {shown}{when} and can be neither read nor written");
+    let detail = format!("the log is {shown}{when}; it can be neither read nor written");
     let problem = Problem::new(StatusCode::GONE, "gone", title, detail).with("state", shown);
     problem.with(member, at.map(|at| at.to_string()))
 }
