@@ -51,6 +51,12 @@ pub struct Page {
 /// A page also ends here, so that long lines do not make it large.
 const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
 
+/// A page whose filter lets little through ends here, with a cursor to go on: about a second's work.
+const MAX_SCANNED_BYTES: usize = 256 * 1024 * 1024;
+
+/// The same for reading backwards, in lines.
+const MAX_SCANNED_LINES: u64 = 500_000;
+
 /// Lines looked at before a range, to learn the level that its first records inherit.
 pub(super) const LEVEL_LOOKBACK: u64 = 1_000;
 
@@ -94,7 +100,7 @@ impl Reader {
         let look_back = if request.filter.level.is_some() { LEVEL_LOOKBACK } else { 0 };
         let seen_from = range.start().saturating_sub(look_back).max(view.attempt.lines().start());
         let mut lines = self.lines(view, LineRange::new(seen_from, range.end()));
-        let mut bytes = 0;
+        let (mut bytes, mut scanned) = (0, 0);
         'page: while let Some(block) = lines.next().await? {
             for (line, json) in block.records() {
                 let wanted = request.filter.is_empty() || matcher.matches(&Record::parse_json(json)?);
@@ -110,7 +116,8 @@ impl Reader {
                 }
                 page.next.line = line + 1;
             }
-            if page.lines.len() >= request.limit || bytes >= max_bytes {
+            scanned += block.records.len();
+            if page.lines.len() >= request.limit || bytes >= max_bytes || scanned >= MAX_SCANNED_BYTES {
                 break;
             }
         }
@@ -144,7 +151,7 @@ impl Reader {
             }
             page.next.line = window.start();
             page.at_end = window.start() <= range.start();
-            if page.lines.len() >= request.limit {
+            if page.lines.len() >= request.limit || range.end() - window.start() >= MAX_SCANNED_LINES {
                 return Ok(page);
             }
         }
