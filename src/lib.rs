@@ -16,6 +16,7 @@ pub mod ingest;
 pub mod model;
 pub mod pairing;
 pub mod pause;
+pub mod protocol;
 pub mod read;
 pub mod supervisor;
 pub mod telemetry;
