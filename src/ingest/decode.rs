@@ -224,7 +224,7 @@ impl<'d> Decoder<'d> {
     fn json_record(&mut self, line: &[u8]) {
         let line = self.in_utf8(line);
         let result = serde_json::from_slice::<Input<'_>>(&line)
-            .map_err(|error| error.to_string())
+            .map_err(|error| format!("no JSON object of a record: {error}"))
             .and_then(|input| self.accept(input));
         self.count(result);
     }

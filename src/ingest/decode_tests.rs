@@ -38,7 +38,7 @@ not json
         ]
     );
     let errors: Vec<(u64, &str)> = decoded.rejected.iter().map(|r| (r.index, r.error.as_str())).collect();
-    assert_eq!(errors[0], (1, "expected ident at line 1 column 2"));
+    assert_eq!(errors[0], (1, "no JSON object of a record: expected ident at line 1 column 2"));
     assert_eq!(errors[1], (2, "instance is missing"));
     assert!(errors[2].1.starts_with("ts \"soon\" is neither"), "{errors:?}");
     assert_eq!((errors[2].0, errors[3].0), (5, 6));
