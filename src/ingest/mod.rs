@@ -25,6 +25,7 @@
 mod commit;
 mod declare;
 mod decode;
+mod input;
 mod lane;
 
 use std::sync::Arc;
@@ -64,6 +65,8 @@ pub struct Appended {
     pub repeated: bool,
     /// The attempt belongs to another job than the batch says.
     pub other_job: bool,
+    /// The attempt has other labels than the batch says.
+    pub other_labels: bool,
 }
 
 impl Appended {
