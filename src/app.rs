@@ -5,13 +5,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use hyper::service::service_fn;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::{ArchiveSettings, Archiver, RewriteSettings, Worker, rules_digest};
+use crate::archive::{ArchiveSettings, Archiver, Worker, rules_digest};
 use crate::audit::{Status, StatusSettings};
 use crate::catalog::{Catalog, DaemonRow};
 use crate::clock::Clock;
@@ -20,9 +22,10 @@ use crate::cold::{Store, StoreSettings};
 use crate::config::{Config, HotServer, Secret};
 use crate::db::{Cluster, Db, DbSettings, Shard};
 use crate::http::{self, Api, HttpSettings, Token};
-use crate::ingest::{Ingest, IngestSettings};
+use crate::ingest::{Ingest, IngestSettings, Lane};
 use crate::model::Millis;
 use crate::pairing::{self, PairingError};
+use crate::protocol::{self, Parts, Surface};
 use crate::read::Reader;
 use crate::supervisor::Supervisor;
 use crate::telemetry::Metrics;
@@ -30,6 +33,8 @@ use crate::telemetry::Metrics;
 /// A daemon that is up.
 pub struct App {
     pub address: SocketAddr,
+    /// Where the protocols of other systems listen, by name.
+    pub surfaces: Vec<(&'static str, SocketAddr)>,
     pub ingest: Ingest,
     pub reader: Reader,
     pub archiver: Archiver,
@@ -38,9 +43,27 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     name: String,
     supervisor: Supervisor,
-    /// Stops the lanes, once no request can come any more.
-    drained: CancellationToken,
+    inlets: Inlets,
     drain_timeout: Duration,
+}
+
+/// What records can still come through. The lanes stop once the last of it is closed.
+#[derive(Clone, Default)]
+struct Inlets {
+    open: Arc<AtomicUsize>,
+    drained: CancellationToken,
+}
+
+impl Inlets {
+    fn open(&self) {
+        self.open.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn close(&self) {
+        if self.open.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.drained.cancel();
+        }
+    }
 }
 
 /// How often a daemon says that it lives, and its gauges are brought up to date.
@@ -105,21 +128,14 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<App> {
         Err(error) => return Err(error.into()),
     }
 
-    let listener = TcpListener::bind(config.server.listen).await;
-    let listener = listener.with_context(|| format!("listen on {}", config.server.listen))?;
+    let listener = listen(config.server.listen).await?;
     let address = listener.local_addr()?;
 
     let ingest_settings =
         IngestSettings { queue_bytes: config.ingest.queue_size, idle_after: config.archive.idle_after };
     let (ingest, lanes) = Ingest::new(catalog.clone(), clock.clone(), Arc::clone(&metrics), &ingest_settings);
-    let drained = CancellationToken::new();
-    for lane in lanes {
-        let drained = drained.clone();
-        supervisor.supervise("ingest", move || {
-            let (lane, drained) = (lane.clone(), drained.clone());
-            async move { lane.run(drained).await }
-        });
-    }
+    let inlets = Inlets::default();
+    supervise_lanes(&supervisor, lanes, &inlets.drained);
 
     let settings = archive_settings(config, &cluster_id, &name);
     let (archiver, worker) = Archiver::new(
@@ -131,8 +147,9 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<App> {
         supervisor.stop().clone(),
     );
     let reader = Reader::new(catalog.clone(), store.clone(), clock.clone(), Arc::clone(&metrics));
-    let app = App {
+    let mut app = App {
         address,
+        surfaces: Vec::new(),
         ingest: ingest.clone(),
         reader: reader.clone(),
         archiver: archiver.clone(),
@@ -141,7 +158,7 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<App> {
         metrics,
         name,
         supervisor,
-        drained,
+        inlets,
         drain_timeout: config.server.drain_timeout,
     };
     app.supervise_archiver(worker, cluster_id.clone(), is_new, clock.clone());
@@ -158,7 +175,11 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<App> {
         tasks: app.supervisor.tasks().clone(),
         shutdown: app.supervisor.stop().clone(),
     };
+    let parts = app.parts(config, api.clock.clone());
     app.supervise_http(listener, api);
+    for surface in protocol::surfaces(&config.protocol, &parts)? {
+        app.supervise_surface(surface).await?;
+    }
     tracing::info!(http.address = %address, daemon.name = app.name, "logtier is up");
     Ok(app)
 }
@@ -184,20 +205,61 @@ impl App {
 
     fn supervise_http(&self, listener: TcpListener, api: Api) {
         let router = http::router(api);
-        let (stop, drained, drain) = (self.supervisor.stop().clone(), self.drained.clone(), self.drain_timeout);
-        // The socket outlives a server that died, so that the next one listens at the same place.
-        let listener = Arc::new(listener.into_std());
-        self.supervisor.supervise("http", move || {
-            let (router, stop, drained, listener) =
-                (router.clone(), stop.clone(), drained.clone(), Arc::clone(&listener));
-            async move {
-                let socket =
-                    listener.as_ref().as_ref().map(|socket| socket.try_clone().and_then(TcpListener::from_std));
-                match socket {
-                    Ok(Ok(listener)) => http::serve(listener, router, stop, drain).await,
-                    _ => tracing::error!("the listening socket is lost"),
+        self.supervise_listener("http", listener, move |listener, stop, drain| {
+            http::serve(listener, router.clone(), stop, drain)
+        });
+    }
+
+    /// Opens a protocol's port and runs what it does beside its requests.
+    async fn supervise_surface(&mut self, surface: Surface) -> anyhow::Result<()> {
+        let Surface { name, address, handler, background } = surface;
+        let listener = listen(address).await.with_context(|| format!("open protocol.{name}"))?;
+        let address = listener.local_addr()?;
+        tracing::info!(http.address = %address, "protocol {name} is up");
+        self.surfaces.push((name, address));
+        self.supervise_listener(name, listener, move |listener, stop, drain| {
+            let handler = Arc::clone(&handler);
+            http::serve_connections(listener, service_fn(move |request| handler(request)), stop, drain)
+        });
+        if let Some(work) = background {
+            let (inlets, stop) = (self.inlets.clone(), self.supervisor.stop().clone());
+            inlets.open();
+            self.supervisor.supervise(name, move || {
+                let (work, inlets) = (work(stop.clone()), inlets.clone());
+                async move {
+                    work.await;
+                    inlets.close();
                 }
-                drained.cancel();
+            });
+        }
+        Ok(())
+    }
+
+    fn supervise_listener<F>(
+        &self,
+        name: &'static str,
+        listener: TcpListener,
+        serve: impl Fn(TcpListener, CancellationToken, Duration) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, inlets, drain) = (self.supervisor.stop().clone(), self.inlets.clone(), self.drain_timeout);
+        inlets.open();
+        // The socket outlives a server that died, so that the next one listens at the same place.
+        let listener = listener.into_std();
+        self.supervisor.supervise(name, move || {
+            let socket = listener.as_ref().map(|socket| socket.try_clone().and_then(TcpListener::from_std));
+            let serving = match socket {
+                Ok(Ok(listener)) => Some(serve(listener, stop.clone(), drain)),
+                _ => None,
+            };
+            let inlets = inlets.clone();
+            async move {
+                match serving {
+                    Some(serving) => serving.await,
+                    None => tracing::error!("the listening socket of {name} is lost"),
+                }
+                inlets.close();
             }
         });
     }
@@ -254,6 +316,22 @@ impl App {
         });
     }
 
+    /// What protocols are made of.
+    fn parts(&self, config: &Config, clock: Clock) -> Parts {
+        Parts {
+            ingest: self.ingest.clone(),
+            reader: self.reader.clone(),
+            store: self.store.clone(),
+            metrics: Arc::clone(&self.metrics),
+            clock,
+            tasks: self.supervisor.tasks().clone(),
+            stop: self.supervisor.stop().clone(),
+            max_body_bytes: config.server.max_body_size,
+            max_record_bytes: config.ingest.max_record_size as usize,
+            data_dir: config.data_dir.clone(),
+        }
+    }
+
     fn status(&self, config: &Config, cluster_id: &str, clock: Clock) -> Status {
         let settings = StatusSettings {
             daemon: self.name.clone(),
@@ -262,6 +340,16 @@ impl App {
             cold_url: config.cold.url.to_string(),
         };
         Status::new(self.catalog.clone(), self.store.clone(), clock, Arc::clone(&self.metrics), settings)
+    }
+}
+
+fn supervise_lanes(supervisor: &Supervisor, lanes: Vec<Lane>, drained: &CancellationToken) {
+    for lane in lanes {
+        let drained = drained.clone();
+        supervisor.supervise("ingest", move || {
+            let (lane, drained) = (lane.clone(), drained.clone());
+            async move { lane.run(drained).await }
+        });
     }
 }
 
@@ -289,10 +377,6 @@ fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> ArchiveS
         lease_ttl: config.archive.lease_ttl,
         abandoned_after: config.archive.abandoned_after,
         doomed_for: config.archive.doomed_for,
-        rewrite: RewriteSettings {
-            dead_share: f64::from(config.archive.rewrite_at) / 100.0,
-            erase_within: config.retention.erase_within,
-        },
         segment: SegmentSettings {
             level: config.cold.zstd_level,
             frame_size: config.cold.frame_size as usize,
@@ -305,6 +389,10 @@ fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> ArchiveS
             schedule.next_after(now).map(|next| Millis::new(next.timestamp_millis()))
         }),
     }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
 }
 
 /// Unlike any other process's: two daemons on one machine, or one that was restarted, differ.

@@ -24,7 +24,7 @@ table!(File {
     ingest: Ingest,
     retention: Retention,
     log: Log,
-    protocol: toml::Table,
+    protocol: Protocol,
 });
 
 table!(Server {
@@ -73,12 +73,11 @@ table!(Archive {
     lease_ttl: String,
     abandoned_after: String,
     doomed_for: String,
-    rewrite_at: String,
 });
 
 table!(Ingest { max_record_size: String, queue_size: String, dedup_window: String });
 
-table!(Retention { forget_after: String, erase_within: String, default: Ages, rule: Vec<Rule>, });
+table!(Retention { forget_after: String, default: Ages, rule: Vec<Rule>, });
 
 table!(Ages { hot_for: String, cold_for: String, max_open_for: String, keep_at_least: i64 });
 
@@ -94,3 +93,15 @@ table!(Rule {
 });
 
 table!(Log { format: String, level: String });
+
+table!(Protocol { powerjob: PowerJob });
+
+table!(PowerJob {
+    listen: String,
+    server: String,
+    console: String,
+    app: String,
+    timezone: String,
+    public_url: String,
+    allow_anonymous: bool,
+});

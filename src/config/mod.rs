@@ -20,6 +20,7 @@ mod cold;
 mod file;
 mod hot;
 mod problem;
+mod protocol;
 mod retention;
 #[cfg(test)]
 mod sample;
@@ -41,6 +42,7 @@ pub use archive::Archive;
 pub use cold::Cold;
 pub use hot::{DbUrl, Hot, HotServer};
 pub use problem::{Mistake, Problem, Problems};
+pub use protocol::{PowerJob, Protocol};
 pub use retention::Retention;
 pub use schedule::Schedule;
 pub use secret::Secret;
@@ -71,6 +73,7 @@ pub struct Config {
     pub ingest: Ingest,
     pub retention: Retention,
     pub log: Log,
+    pub protocol: Protocol,
 }
 
 impl Config {
@@ -97,8 +100,6 @@ impl Config {
         let tree = source.tree()?;
         let file = source.shape(&tree)?;
         let mut check = Checker::new(source, &tree, env);
-        refuse_unbuilt_protocols(file.protocol.as_ref(), &mut check);
-
         let here = PathBuf::from("logtier-data");
         let data_dir = file.data_dir.unwrap_or_else(|| here.to_string_lossy().into_owned());
         let data_dir = check.parse("data_dir", Some(data_dir), here, hot::absolute);
@@ -114,6 +115,7 @@ impl Config {
         let archive = Archive::check(file.archive.unwrap_or_default(), &mut check);
         let retention = Retention::check(file.retention.unwrap_or_default(), &mut check);
         let log = Log::check(file.log.unwrap_or_default(), &mut check);
+        let protocol = Protocol::check(file.protocol.unwrap_or_default(), &mut check);
 
         let whole = cold.zip(archive).zip(retention);
         check.done(whole.map(|((cold, archive), retention)| Self {
@@ -126,6 +128,7 @@ impl Config {
             ingest,
             retention,
             log,
+            protocol,
         }))
     }
 }
@@ -161,17 +164,5 @@ fn refuse_private_island(hot: &Hot, hot_is_set: bool, cold: &Cold, cold_is_set: 
             "cold.url",
             mistake.help("use a bucket, or say with cold.shared = true that the folder is the same for all daemons"),
         );
-    }
-}
-
-fn refuse_unbuilt_protocols(tables: Option<&toml::Table>, check: &mut Checker<'_>) {
-    const KNOWN: [&str; 3] = ["powerjob_s3", "otlp", "loki"];
-    for name in tables.into_iter().flat_map(toml::Table::keys) {
-        let mistake = if KNOWN.contains(&name.as_str()) {
-            Mistake::new(format!("the protocol {name} is not built yet")).help("remove its table")
-        } else {
-            Mistake::new(format!("unknown protocol \"{name}\"")).suggest(name, KNOWN)
-        };
-        check.refuse(&format!("protocol.{name}"), mistake);
     }
 }

@@ -110,7 +110,7 @@ impl Log {
     }
 }
 
-fn parse_address(text: &str) -> Result<SocketAddr, Mistake> {
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, Mistake> {
     text.parse().map_err(|_| {
         Mistake::new(format!("\"{text}\" is no address with a port"))
             .help("write \"127.0.0.1:7710\", \"0.0.0.0:7710\" or \"[::1]:7710\"")

@@ -489,13 +489,27 @@ proptest::proptest! {
 }
 
 #[test]
-fn protocols_are_not_ignored() {
-    insta::assert_snapshot!(refused("[protocol.otlp]\nlisten = \"127.0.0.1:4318\"\n[protocol.lokki]"), @r#"
-    logtier.toml:1: [protocol.otlp]
-      the protocol otlp is not built yet
-      help: remove its table
-    logtier.toml:3: [protocol.lokki]
-      unknown protocol "lokki"
-      help: did you mean "loki"?
+fn protocols_are_checked() {
+    insta::assert_snapshot!(refused("[protocol.powerjop]"), @r#"
+    logtier.toml:1: [protocol.powerjop]
+      unknown setting "powerjop"
+      help: did you mean "powerjob"?
+    "#);
+    let text = r#"
+[protocol.powerjob]
+listen = "0.0.0.0:7730"
+server = "http://powerjob:10010/server"
+timezone = "Asia/Shanghia"
+"#;
+    insta::assert_snapshot!(refused(text), @r#"
+    logtier.toml:3: listen = "0.0.0.0:7730"
+      on 0.0.0.0:7730 everyone could write and read logs of this app
+      help: PowerJob's workers send no password: set allow_anonymous = true and close the port to all others
+    logtier.toml:4: server = "http://powerjob:10010/server"
+      "http://powerjob:10010/server" is more or less than a scheme, a host and a port
+      help: write "http://host:port"
+    logtier.toml:5: timezone = "Asia/Shanghia"
+      unknown time zone "Asia/Shanghia"
+      help: did you mean "Asia/Shanghai"?
     "#);
 }

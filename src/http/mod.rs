@@ -23,7 +23,6 @@
 mod admin;
 mod auth;
 mod body;
-mod caching;
 mod declare;
 mod download;
 mod errors;
@@ -55,7 +54,7 @@ use tokio_util::task::TaskTracker;
 use tower_http::compression::CompressionLayer;
 
 pub use auth::Token;
-pub use serve::serve;
+pub use serve::{serve, serve_connections};
 
 use body::Budget;
 use hub::Hub;

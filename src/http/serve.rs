@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{Request, Response};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -19,9 +22,22 @@ const MAX_CONNECTIONS: usize = 16_384;
 /// From the end of one request to the end of the next one's head; an idle connection ends then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Serves the routes until `shutdown`; see [`serve_connections`].
+pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken, drain: Duration) {
+    serve_connections(listener, TowerToHyperService::new(router), shutdown, drain).await;
+}
+
 /// Serves until `shutdown`, then lets requests that are under way finish for at most `drain`.
 /// Connections that are idle do not hold it up. Answers when all of them are closed.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken, drain: Duration) {
+///
+/// Where the service answers with an error, the connection is closed without an answer.
+pub async fn serve_connections<S, B>(listener: TcpListener, service: S, shutdown: CancellationToken, drain: Duration)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -33,7 +49,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(stream, router.clone(), shutdown.clone(), cut.clone());
+                let connection = connection(stream, service.clone(), shutdown.clone(), cut.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -58,10 +74,13 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, shutdown: CancellationToken, cut: CancellationToken) {
+async fn connection<S, B>(stream: TcpStream, service: S, shutdown: CancellationToken, cut: CancellationToken)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>, Future: Send> + Send,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
     // Answers are written in one piece; waiting for more to send only delays them.
     let _ = stream.set_nodelay(true);
-    let service = TowerToHyperService::new(router);
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));

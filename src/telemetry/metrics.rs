@@ -64,11 +64,13 @@ pub struct Metrics {
     pub purge_backlog: Gauge,
     pub attempts_expired: Counter,
     pub objects_deleted: Counter,
-    pub objects_rewritten: Counter,
     pub set_aside: Counter,
     pub reads: Family<ByTier, Counter>,
     pub errors: Family<ByKind, Counter>,
     pub store_requests: Family<ByKind, Gauge>,
+    pub powerjob_lost_lines: Counter,
+    pub powerjob_gaps: Counter,
+    pub powerjob_lost_states: Counter,
 }
 
 impl Default for Metrics {
@@ -120,11 +122,19 @@ impl Default for Metrics {
             ),
             attempts_expired: metric!("attempts_expired", "Attempts whose retention ended"),
             objects_deleted: metric!("objects_deleted", "Objects deleted from the cold tier"),
-            objects_rewritten: metric!("objects_rewritten", "Objects whose living part moved to a new one"),
             set_aside: metric!("set_aside_attempts", "Times an attempt was put off because archiving it failed"),
             reads: metric!("reads", "Reads by the tiers they touched"),
             errors: metric!("errors", "Errors by kind"),
             store_requests: metric!("store_requests", "Requests to the object store by kind"),
+            powerjob_lost_lines: metric!(
+                "powerjob_lost_lines",
+                "Lines that PowerJob's workers reported and that could not be stored in time"
+            ),
+            powerjob_gaps: metric!("powerjob_gaps", "Records in PowerJob's logs that say that lines are missing there"),
+            powerjob_lost_states: metric!(
+                "powerjob_lost_states",
+                "States that PowerJob's workers reported and that could not be stored"
+            ),
             registry: Registry::default(),
         };
         for task in TASKS {

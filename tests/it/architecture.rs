@@ -19,7 +19,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("archive", &["hot", "cold", "catalog", "db"]),
     ("read", &["hot", "cold", "catalog", "db"]),
     ("audit", &["hot", "cold", "catalog", "db"]),
-    ("protocol", &[]),
+    // Its pure half uses nothing; its surfaces take in and show as `http` does, and keep what is no log in the store.
+    ("protocol", &["ingest", "read", "cold", "config"]),
     // `archive` only to ask for a run now and to show reports: timer and request share one path.
     ("http", &["ingest", "read", "audit", "protocol", "archive"]),
 ];
@@ -157,8 +158,7 @@ fn allowed(from: &str, to: &str) -> bool {
 
 fn is_sql_file(path: &Path) -> bool {
     let in_folder = path.iter().any(|name| name == "sql");
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    in_folder || name == "sql.rs" || name.starts_with("sql_")
+    in_folder || path.file_name().is_some_and(|name| name == "sql.rs")
 }
 
 fn looks_like_sql(text: &str) -> bool {

@@ -8,7 +8,6 @@
 #![allow(clippy::expect_used, clippy::print_stderr, clippy::unwrap_used)]
 
 mod architecture;
-mod compaction;
 mod crash;
 mod end_to_end;
 mod explain;
@@ -16,5 +15,6 @@ mod harness;
 mod ingest_safety;
 mod life;
 mod move_safety;
+mod powerjob_proxy;
 mod stores;
 mod two_daemons;

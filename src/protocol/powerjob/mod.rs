@@ -21,10 +21,18 @@
 //! whose rendering would differ (no header, a date that does not exist, an address that is no text) is kept raw: a
 //! record without a source, which is rendered as its message alone.
 
+mod attempts;
+mod console;
+mod forward;
+pub(super) mod front;
+mod gaps;
 mod instance;
 mod line;
+mod log_file;
 mod parse;
 mod render;
+mod report;
+mod status;
 
 pub use instance::{InstanceFacts, InstanceId, InvalidInstanceId, Status, attempt_of, is_placeholder};
 pub use line::{Line, LineLevel, parse_zone};

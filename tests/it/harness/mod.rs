@@ -13,7 +13,9 @@ pub mod check;
 pub mod daemon;
 pub mod logs;
 pub mod mysql;
+pub mod powerjob;
 pub mod process;
+pub mod relay;
 pub mod s3;
 
 use std::io::Write;
