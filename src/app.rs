@@ -92,7 +92,8 @@ pub async fn open_hot_tier(config: &Config, clock: &Clock) -> anyhow::Result<Clu
     Ok(Cluster::new(servers))
 }
 
-fn open_store(config: &Config) -> anyhow::Result<Store> {
+/// The store of the cold tier; asks it nothing.
+pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
     let cold = &config.cold;
     let expose = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
     let settings = StoreSettings {

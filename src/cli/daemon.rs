@@ -90,6 +90,6 @@ fn load(path: Option<&Path>) -> anyhow::Result<Config> {
     Ok(Config::load(path, &config::process_env())?)
 }
 
-fn runtime() -> anyhow::Result<Runtime> {
+pub(super) fn runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")
 }

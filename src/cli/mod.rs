@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, reason = "stderr is where a command speaks to people")]
 
 mod args;
+mod bench;
 mod client;
 mod daemon;
 mod exec;
@@ -96,8 +97,11 @@ enum Command {
     Archive(manage::ArchiveArgs),
     /// Show how the daemon and its tiers are
     Status(manage::StatusArgs),
+    Bench(bench::BenchArgs),
     /// Print a completion script for a shell
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -162,6 +166,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             clap_complete::generate(shell, &mut Cli::command(), "logtier", &mut std::io::stdout());
             Ok(Exit::Done)
         }
+        // Its clients want all cores.
+        Command::Bench(args) => daemon::runtime()?.block_on(bench::bench(&global, args)),
         command => {
             let mut session = session(&global)?;
             // One thread is enough for a client; reads of stdin and files have their own.
@@ -191,11 +197,13 @@ async fn run_client(session: &mut Session, command: Command) -> anyhow::Result<E
         Command::Hold(args) => manage::hold(session, args).await,
         Command::Archive(args) => manage::archive(session, args).await,
         Command::Status(args) => manage::status(session, args).await,
-        Command::Serve | Command::Migrate | Command::Config(_) | Command::Completions { .. } => Ok(Exit::Done),
+        Command::Serve | Command::Migrate | Command::Config(_) | Command::Bench(_) | Command::Completions { .. } => {
+            Ok(Exit::Done)
+        }
     }
 }
 
-fn session(global: &Global) -> anyhow::Result<Session> {
+fn token(global: &Global) -> anyhow::Result<Option<String>> {
     let token = match (&global.token, &global.token_file) {
         (Some(token), _) => Some(token.clone()),
         (None, Some(file)) => Some(
@@ -206,6 +214,11 @@ fn session(global: &Global) -> anyhow::Result<Session> {
         ),
         (None, None) => None,
     };
+    Ok(token)
+}
+
+fn session(global: &Global) -> anyhow::Result<Session> {
+    let token = token(global)?;
     let clock = Clock::default();
     let client = Client::new(&global.url, token, clock.clone())?;
     Ok(Session { client, app: global.app.clone(), clock, out: Out::stdout() })
