@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::{ArchiveSettings, Archiver, Worker, rules_digest};
+use crate::archive::{ArchiveSettings, Archiver, RewriteSettings, Worker, rules_digest};
 use crate::audit::{Status, StatusSettings};
 use crate::catalog::{Catalog, DaemonRow};
 use crate::clock::Clock;
@@ -378,6 +378,10 @@ fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> ArchiveS
         lease_ttl: config.archive.lease_ttl,
         abandoned_after: config.archive.abandoned_after,
         doomed_for: config.archive.doomed_for,
+        rewrite: RewriteSettings {
+            dead_share: f64::from(config.archive.rewrite_at) / 100.0,
+            erase_within: config.retention.erase_within,
+        },
         segment: SegmentSettings {
             level: config.cold.zstd_level,
             frame_size: config.cold.frame_size as usize,

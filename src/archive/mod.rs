@@ -37,12 +37,14 @@ mod agenda;
 mod build;
 mod candidates;
 mod claim;
+mod fate;
 mod marks;
 mod plan;
 mod publish;
 mod purge;
 mod report;
 mod retire;
+mod rewrite;
 mod run;
 mod sweep;
 mod verify;
@@ -53,8 +55,9 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
+pub use fate::RewriteSettings;
 pub use marks::Marked;
-pub use report::{Failure, Move, RunReport, Waiting};
+pub use report::{Failure, Move, Rewrite, RunReport, Waiting};
 pub use retire::rules_digest;
 
 use crate::catalog::{Catalog, LeaseError, RunRow};
@@ -125,6 +128,7 @@ pub struct ArchiveSettings {
     pub abandoned_after: Duration,
     /// How long the name of a doomed object is deleted again and again.
     pub doomed_for: Duration,
+    pub rewrite: RewriteSettings,
     pub segment: SegmentSettings,
     /// Binds bucket and database together; stands in every object.
     pub cluster_id: String,

@@ -1,6 +1,7 @@
 //! The fifth verb: the catalog learns of the object.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::build::{Built, BuiltEntry};
 use super::verify::Verified;
@@ -11,7 +12,7 @@ use crate::db::Db;
 use crate::model::AttemptId;
 
 /// How long the sweeper leaves a live object alone of which nothing was published yet.
-const CHECK_AFTER: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+const CHECK_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Publishes what was verified, and sets aside what was found damaged while building.
 pub(super) async fn publish(
@@ -21,17 +22,28 @@ pub(super) async fn publish(
     verified: Verified,
 ) -> Result<(Published, Built), ArchiveError> {
     let built = verified.into_built();
-    let now = shared.clock.now();
-    let times =
-        PublishTimes { now, purge_at: now.after(shared.settings.purge_grace), check_at: now.after(CHECK_AFTER) };
-    let Written { byte_length, hash, index_offset, frames_offset, .. } = built.written;
-    let sealed = Sealed { segment: built.planned.segment, byte_length, hash, index_offset, frames_offset };
+    let Written { byte_length, hash, index_offset, frames_offset, totals, .. } = built.written;
+    let sealed = Sealed {
+        segment: built.planned.segment,
+        byte_length,
+        hash,
+        index_offset,
+        frames_offset,
+        entries: totals.attempts,
+        lines: totals.extent.lines,
+    };
     let entries = built.entries.iter().zip(&built.written.parts);
     let entries = entries.filter(|(entry, _)| !(entry.is_damaged && entry.lines.is_empty()));
     let entries = entries.map(|(entry, part)| new_entry(entry, part)).collect();
-    let published = shared.catalog.publish(db, lease, sealed, entries, times).await?;
+    let published = shared.catalog.publish(db, lease, sealed, entries, times(shared)).await?;
     set_aside(shared, lease, built.entries.iter().filter(|entry| entry.is_damaged)).await?;
     Ok((published, built))
+}
+
+/// Moments that go with a publication now.
+pub(super) fn times(shared: &Shared) -> PublishTimes {
+    let now = shared.clock.now();
+    PublishTimes { now, purge_at: now.after(shared.settings.purge_grace), check_at: now.after(CHECK_AFTER) }
 }
 
 fn new_entry(entry: &BuiltEntry, part: &PartPlace) -> NewEntry {
@@ -56,15 +68,19 @@ fn new_entry(entry: &BuiltEntry, part: &PartPlace) -> NewEntry {
     }
 }
 
-/// Puts attempts off whose archiving failed: an hour, then twice as long each time, at most a day.
+/// How long what failed is left alone: an hour, then twice as long each time, at most a day.
+pub(super) fn pause_after_failures(failures: u32) -> Duration {
+    Duration::from_secs(3600 * (1u64 << failures.min(5)).min(24))
+}
+
+/// Puts attempts off whose archiving failed.
 pub(super) async fn set_aside(
     shared: &Shared,
     lease: &Lease,
     entries: impl Iterator<Item = &BuiltEntry>,
 ) -> Result<(), ArchiveError> {
     for entry in entries {
-        let hours = 1u64 << entry.attempt.failures.min(5);
-        let pause = std::time::Duration::from_secs(3600 * hours.min(24));
+        let pause = pause_after_failures(entry.attempt.failures);
         let row: (AttemptId, _) = (entry.attempt.id, shared.clock.now().after(pause));
         shared.catalog.set_aside(&entry.home, lease, vec![row]).await?;
         shared.metrics.set_aside.inc();

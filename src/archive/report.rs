@@ -32,8 +32,16 @@ pub struct RunReport {
     pub expired: u64,
     pub forgotten: u64,
     pub objects_deleted: u64,
+    /// Objects of which only the living part was kept, and the bytes of what replaced them.
+    #[serde(default)]
+    pub rewritten: u64,
+    #[serde(default)]
+    pub rewritten_bytes: u64,
     /// What moved, or would, at most 200.
     pub moves: Vec<Move>,
+    /// Objects that were rewritten, or would be, at most 200.
+    #[serde(default)]
+    pub rewrites: Vec<Rewrite>,
     /// Groups that are due but not yet large or old enough for an object of their own.
     pub waiting: Vec<Waiting>,
     pub failures: Vec<Failure>,
@@ -51,6 +59,18 @@ pub struct Move {
     pub rule: String,
     pub lines: u64,
     pub bytes: u64,
+    pub why: String,
+}
+
+/// One object that gave way to a smaller one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rewrite {
+    pub object: String,
+    pub bytes: u64,
+    /// Lines that were published in it, those of them that are gone, and those that were deleted by name.
+    pub lines: u64,
+    pub dead_lines: u64,
+    pub deleted_lines: u64,
     pub why: String,
 }
 

@@ -12,7 +12,7 @@ use super::publish::{publish, set_aside};
 use super::report::MAX_LISTED;
 use super::verify::verify;
 use super::{ArchiveError, Failure, Move, RunReport, Shared, Waiting};
-use crate::catalog::{Lease, Published};
+use crate::catalog::{Lease, Published, SegmentState};
 use crate::db::{Db, Home};
 use crate::model::Millis;
 use crate::pause::pause_after;
@@ -120,7 +120,7 @@ impl Mover<'_> {
         let swept = super::sweep::sweep(shared, db, report).await;
         let error = swept.as_ref().err().map(ArchiveError::chain);
         shared.catalog.task_ended(db, "sweep", shared.clock.now(), error.as_deref()).await?;
-        swept
+        super::rewrite::rewrite(shared, db, self.lease, swept?, report).await
     }
 
     /// Does what is due; true where going on is of no use.
@@ -310,6 +310,14 @@ pub(super) async fn rehearse(shared: &Shared) -> Result<RunReport, ArchiveError>
             report.bytes += candidates.bytes;
             report.waiting.extend(not_yet(shared, group, candidates, now));
             list_moves(shared, group, candidates, &mut report).await?;
+        }
+        for swept in shared.catalog.due_segments(db, now, MAX_LISTED as u32).await? {
+            if swept.segment.state == SegmentState::Live
+                && let Ok(source) = super::rewrite::look_at(shared, db, &swept).await?
+            {
+                report.rewritten += 1;
+                super::rewrite::list(&[source], &mut report);
+            }
         }
         let idle = work.idle.iter().map(|(_, _, at)| *at).min();
         next_at = [next_at, idle, next_due(shared, db).await?].into_iter().flatten().min();

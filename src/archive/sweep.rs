@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::rewrite::{Source, group_of, key_of, look_at};
 use super::{ArchiveError, RunReport, Shared};
-use crate::catalog::{Segment, SegmentState, batches};
-use crate::cold::ObjectName;
+use crate::catalog::{SegmentState, SweptSegment, batches};
 use crate::db::{Db, Home};
-use crate::model::{App, Millis, RuleName};
+use crate::model::Millis;
 
 /// Objects that one run deletes on a server.
 const OBJECTS_PER_RUN: u32 = 1_000;
@@ -24,17 +24,22 @@ const DELETE_AGAIN: Duration = Duration::from_secs(24 * 3600);
 /// How long reports of runs are kept.
 const KEEP_RUNS: Duration = Duration::from_secs(14 * 24 * 3600);
 
-pub(super) async fn sweep(shared: &Shared, db: &Arc<Db>, report: &mut RunReport) -> Result<(), ArchiveError> {
+/// Sweeps; answers the objects that are due to be rewritten.
+pub(super) async fn sweep(shared: &Shared, db: &Arc<Db>, report: &mut RunReport) -> Result<Vec<Source>, ArchiveError> {
     let now = shared.clock.now();
-    for segment in shared.catalog.due_segments(db, now, OBJECTS_PER_RUN).await? {
-        match segment.state {
+    let mut rewrites = Vec::new();
+    for swept in shared.catalog.due_segments(db, now, OBJECTS_PER_RUN).await? {
+        match swept.segment.state {
             SegmentState::Uploading | SegmentState::Live => {
-                if !shared.catalog.doom_segment(db, &segment, now).await? {
-                    // Live, with entries: the usual case, seen once.
-                    shared.catalog.postpone_segment(db, segment.id, Millis::NEVER).await?;
+                if shared.catalog.doom_segment(db, &swept.segment, now).await? {
+                    continue;
+                }
+                match look_at(shared, db, &swept).await? {
+                    Ok(source) => rewrites.push(source),
+                    Err(until) => shared.catalog.postpone_segment(db, &swept, until, 0).await?,
                 }
             }
-            SegmentState::Doomed => delete(shared, db, &segment, now, report).await?,
+            SegmentState::Doomed => delete(shared, db, &swept, now, report).await?,
         }
     }
     let keys_before = before(now, shared.settings.dedup_window);
@@ -43,33 +48,31 @@ pub(super) async fn sweep(shared: &Shared, db: &Arc<Db>, report: &mut RunReport)
     }
     // A run's id is its start in microseconds.
     let runs_before = Millis::new(before(now, KEEP_RUNS).get().saturating_mul(1000));
-    Ok(shared.catalog.forget_runs(db, runs_before).await?)
+    shared.catalog.forget_runs(db, runs_before).await?;
+    Ok(rewrites)
 }
 
 async fn delete(
     shared: &Shared,
     db: &Arc<Db>,
-    segment: &Segment,
+    swept: &SweptSegment,
     now: Millis,
     report: &mut RunReport,
 ) -> Result<(), ArchiveError> {
-    let doomed_at = segment.doomed_at.unwrap_or(now);
+    let doomed_at = swept.segment.doomed_at.unwrap_or(now);
     // Readers that are under way may finish.
     let first_at = doomed_at.after(shared.settings.purge_grace);
     if now < first_at {
-        return Ok(shared.catalog.postpone_segment(db, segment.id, first_at).await?);
+        return Ok(shared.catalog.postpone_segment(db, swept, first_at, 0).await?);
     }
-    let bad_name = |_| crate::db::Error::Row("a segment with a bad name".to_owned());
-    let app: App = shared.catalog.name_of(db, segment.app_id).await?.parse().map_err(bad_name)?;
-    let rule: RuleName = shared.catalog.name_of(db, segment.rule_id).await?.parse().map_err(bad_name)?;
-    let name = ObjectName { app, rule, finish_day: segment.finish_day, ulid: segment.ulid };
-    shared.store.delete(&name.key()).await?;
+    let key = key_of(&group_of(shared, db, swept).await?, swept);
+    shared.store.delete(&key).await?;
     shared.metrics.objects_deleted.inc();
     report.objects_deleted += 1;
     if now >= doomed_at.after(shared.settings.doomed_for) {
-        return Ok(shared.catalog.forget_segment(db, segment.id).await?);
+        return Ok(shared.catalog.forget_segment(db, swept.segment.id).await?);
     }
-    Ok(shared.catalog.postpone_segment(db, segment.id, now.after(DELETE_AGAIN)).await?)
+    Ok(shared.catalog.postpone_segment(db, swept, now.after(DELETE_AGAIN), 0).await?)
 }
 
 fn before(now: Millis, span: Duration) -> Millis {

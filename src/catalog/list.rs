@@ -6,7 +6,8 @@ use super::{Attempt, Catalog, Kind, column, sql, text};
 use crate::db::{Db, Error, Home, Result, Shard};
 use crate::model::{App, AttemptId, Job, Millis, Outcome, ShownState};
 
-/// Which attempts to list; `None` and empty match all.
+/// Which attempts to list; `None` and empty match all, but those that are expired or deleted are
+/// listed only where that state is asked for.
 #[derive(Debug, Clone, Default)]
 pub struct ListFilter {
     pub app: Option<App>,
@@ -170,7 +171,7 @@ impl Catalog {
 impl ListFilter {
     fn matches(&self, attempt: &Attempt, now: Millis) -> bool {
         self.outcome.is_none_or(|outcome| attempt.outcome == Some(outcome))
-            && self.state.is_none_or(|state| attempt.shown_state(now) == state)
+            && self.state.map_or(!attempt.state_at(now).is_gone(), |state| attempt.shown_state(now) == state)
             && self.since.is_none_or(|since| attempt.created_at >= since)
             && self.until.is_none_or(|until| attempt.created_at < until)
             && self.labels.iter().all(|(name, value)| attempt.labels.get(name) == Some(value))

@@ -18,10 +18,12 @@ mod parts;
 mod publish;
 mod reserve;
 mod retire;
+mod rewrite;
 mod runs;
 mod segments;
 mod snapshot;
 mod sql;
+mod sql_rewrite;
 
 use std::sync::Arc;
 
@@ -37,8 +39,9 @@ pub use names::{Kind, Names};
 pub use parts::Part;
 pub use publish::{NewEntry, PublishTimes, Published};
 pub use reserve::{NaturalKey, Reservation, Reserve, ReserveError, find, reserve};
+pub use rewrite::{MovedPart, PartKey};
 pub use runs::{DaemonRow, RunRow, TaskState};
-pub use segments::{NewSegment, Sealed, Segment, SegmentId, SegmentState};
+pub use segments::{NewSegment, Sealed, Segment, SegmentId, SegmentState, SweptSegment};
 pub use snapshot::{MAX_PARTS, Snapshot};
 
 use crate::db::{Cluster, Error, Result, TxError};

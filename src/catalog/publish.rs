@@ -64,7 +64,7 @@ impl Catalog {
         Ok(published)
     }
 
-    async fn make_live(
+    pub(super) async fn make_live(
         &self,
         db: &Arc<Db>,
         lease: &Lease,
@@ -78,8 +78,8 @@ impl Catalog {
                 lease.assert_held(&db, tx).await?;
                 let update = sqlx::query(sql::make_live()).bind(sealed.byte_length as i64);
                 let update = update.bind(sealed.hash.to_vec()).bind(sealed.index_offset as i64);
-                let update =
-                    update.bind(sealed.frames_offset as i64).bind(times.check_at.get()).bind(sealed.segment.get());
+                let update = update.bind(sealed.frames_offset as i64).bind(sealed.entries as i64);
+                let update = update.bind(sealed.lines as i64).bind(times.check_at.get()).bind(sealed.segment.get());
                 match update.execute(tx).await.map_err(Error::from)?.rows_affected() {
                     1 => Ok(()),
                     // The sweeper was faster: the object is doomed.
@@ -168,7 +168,7 @@ async fn replace_empty_parts(tx: &mut Connection, entry: &NewEntry, now: Millis)
     for segment in segments {
         dead.entry(segment).or_insert((0, 0)).0 += 1;
     }
-    count_dead(tx, &dead, now).await
+    count_dead(tx, &dead, Death::Replaced, now).await
 }
 
 async fn insert_part(tx: &mut Connection, segment: SegmentId, entry: &NewEntry) -> Result<()> {
@@ -188,12 +188,29 @@ async fn insert_part(tx: &mut Connection, segment: SegmentId, entry: &NewEntry) 
     Ok(())
 }
 
+/// Why an entry of a segment goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Death {
+    /// Another entry says the same or more.
+    Replaced,
+    Expired,
+    /// Someone wants its bytes gone.
+    Deleted,
+}
+
 /// Takes entries (number, lines) from segments, in id order; a segment that has none left is doomed.
-pub(super) async fn count_dead(tx: &mut Connection, dead: &BTreeMap<i64, (i64, i64)>, now: Millis) -> Result<()> {
+pub(super) async fn count_dead(
+    tx: &mut Connection,
+    dead: &BTreeMap<i64, (i64, i64)>,
+    death: Death,
+    now: Millis,
+) -> Result<()> {
+    let deleted_at = (death == Death::Deleted).then(|| now.get());
     for (segment, (entries, lines)) in dead {
-        let update = sqlx::query(sql::count_dead()).bind(*entries).bind(now.get()).bind(*entries).bind(now.get());
-        let update = update.bind(*entries).bind(*entries).bind(*lines).bind(*segment);
-        update.execute(&mut *tx).await?;
+        let deleted_lines = if death == Death::Deleted { *lines } else { 0 };
+        let update = sqlx::query(sql::count_dead()).bind(*entries).bind(now.get()).bind(*entries);
+        let update = update.bind(now.get()).bind(now.get()).bind(now.get()).bind(deleted_at).bind(deleted_lines);
+        update.bind(*entries).bind(*lines).bind(*segment).execute(&mut *tx).await?;
     }
     Ok(())
 }

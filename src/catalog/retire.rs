@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::publish::count_dead;
+use super::publish::{Death, count_dead};
 use super::{Attempt, Catalog, Lease, LeaseError, Seen, column, sql};
 use crate::db::{Connection, Error, Home, Result};
 use crate::model::{AttemptId, AttemptState, Millis};
@@ -45,7 +45,7 @@ impl Catalog {
                     let update = sqlx::query(sqlx::AssertSqlSafe(sql::delete_attempt(home.shard)));
                     let update = update.bind(now.get()).bind(now.get()).bind(id.get());
                     if update.execute(&mut *tx).await?.rows_affected() == 1 {
-                        give_up_parts(tx, &home, id, now).await?;
+                        give_up_parts(tx, &home, id, Death::Deleted, now).await?;
                         return Ok(true);
                     }
                     let held = sqlx::query_scalar::<_, i32>(sqlx::AssertSqlSafe(sql::is_held(home.shard)));
@@ -85,11 +85,11 @@ async fn retire(tx: &mut Connection, home: &Home, seen: Seen, state: AttemptStat
     if seen.bind(update).execute(&mut *tx).await?.rows_affected() == 0 {
         return Ok(false);
     }
-    give_up_parts(tx, home, seen.id, now).await?;
+    give_up_parts(tx, home, seen.id, Death::Expired, now).await?;
     Ok(true)
 }
 
-async fn give_up_parts(tx: &mut Connection, home: &Home, id: AttemptId, now: Millis) -> Result<()> {
+async fn give_up_parts(tx: &mut Connection, home: &Home, id: AttemptId, death: Death, now: Millis) -> Result<()> {
     let find = sqlx::query(sqlx::AssertSqlSafe(sql::parts_of(home.shard)));
     let mut dead = BTreeMap::new();
     for row in find.bind(id.get()).fetch_all(&mut *tx).await? {
@@ -99,5 +99,5 @@ async fn give_up_parts(tx: &mut Connection, home: &Home, id: AttemptId, now: Mil
     }
     let delete = sqlx::query(sqlx::AssertSqlSafe(sql::delete_parts(home.shard)));
     delete.bind(id.get()).execute(&mut *tx).await?;
-    count_dead(tx, &dead, now).await
+    count_dead(tx, &dead, death, now).await
 }

@@ -72,6 +72,54 @@ impl Segment {
     }
 }
 
+/// A segment that the sweeper looks at, with how much of it is still needed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SweptSegment {
+    pub segment: Segment,
+    /// BLAKE3 of the object; zeros while it is being uploaded.
+    pub hash: [u8; 32],
+    /// Published entries, and those of them that went since.
+    pub entries: u64,
+    pub dead_entries: u64,
+    pub lines: u64,
+    pub dead_lines: u64,
+    /// What the object holds, published or not; 0 where nobody knows.
+    pub written_entries: u64,
+    pub written_lines: u64,
+    /// The share of `dead_lines` that someone deleted, and since when the first of them waits.
+    pub deleted_lines: u64,
+    pub deleted_at: Option<Millis>,
+    /// When an entry last went.
+    pub died_at: Option<Millis>,
+    pub created_at: Millis,
+    /// How often in a row the work on it has failed.
+    pub failures: u32,
+    due_at: Millis,
+}
+
+impl SweptSegment {
+    fn from_row(row: &AnyRow) -> Result<Self> {
+        let millis = |name: &str| Ok::<_, Error>(column::<Option<i64>>(row, name)?.map(Millis::new));
+        let hash: Option<Vec<u8>> = column(row, "s_hash")?;
+        Ok(Self {
+            segment: Segment::from_row(row)?,
+            hash: hash.and_then(|hash| hash.try_into().ok()).unwrap_or_default(),
+            entries: count(row, "entries")?,
+            dead_entries: count(row, "dead_entries")?,
+            lines: count(row, "line_count")?,
+            dead_lines: count(row, "dead_lines")?,
+            written_entries: count(row, "written_entries")?,
+            written_lines: count(row, "written_lines")?,
+            deleted_lines: count(row, "deleted_lines")?,
+            deleted_at: millis("deleted_at")?,
+            died_at: millis("died_at")?,
+            created_at: Millis::new(column(row, "created_at")?),
+            failures: column::<i32>(row, "failures")?.unsigned_abs(),
+            due_at: Millis::new(column(row, "due_at")?),
+        })
+    }
+}
+
 /// An object that is about to be uploaded.
 #[derive(Debug, Clone)]
 pub struct NewSegment {
@@ -91,6 +139,9 @@ pub struct Sealed {
     pub hash: [u8; 32],
     pub index_offset: u64,
     pub frames_offset: u64,
+    /// What it holds, whatever of it will be published.
+    pub entries: u64,
+    pub lines: u64,
 }
 
 impl Catalog {
@@ -126,11 +177,11 @@ impl Catalog {
     }
 
     /// Segments that the sweeper must look at: abandoned uploads, objects that are doomed, and
-    /// live ones of which nothing may have been published.
-    pub async fn due_segments(&self, db: &Arc<Db>, now: Millis, limit: u32) -> Result<Vec<Segment>> {
+    /// live ones of which nothing may have been published or something has gone.
+    pub async fn due_segments(&self, db: &Arc<Db>, now: Millis, limit: u32) -> Result<Vec<SweptSegment>> {
         let query =
             sqlx::query(sqlx::AssertSqlSafe(sql::due_segments(db.engine()))).bind(now.get()).bind(i64::from(limit));
-        query.fetch_all(db.pool()).await?.iter().map(Segment::from_row).collect()
+        query.fetch_all(db.pool()).await?.iter().map(SweptSegment::from_row).collect()
     }
 
     /// Moves a segment on to `doomed`, if it still is in `state` and, when live, has no entry.
@@ -143,9 +194,18 @@ impl Catalog {
         Ok(doom.execute(db.pool()).await?.rows_affected() == 1)
     }
 
-    /// When the sweeper looks at a segment next.
-    pub async fn postpone_segment(&self, db: &Arc<Db>, id: SegmentId, until: Millis) -> Result<()> {
-        sqlx::query(sql::postpone_segment()).bind(until.get()).bind(id.0).execute(db.pool()).await?;
+    /// When the sweeper looks at a segment next, and how often in a row its work has failed. One of
+    /// which an entry went meanwhile stays due.
+    pub async fn postpone_segment(
+        &self,
+        db: &Arc<Db>,
+        seen: &SweptSegment,
+        until: Millis,
+        failures: u32,
+    ) -> Result<()> {
+        let postpone = sqlx::query(sql::postpone_segment()).bind(until.get()).bind(failures.cast_signed());
+        let postpone = postpone.bind(seen.segment.id.0).bind(seen.segment.state as i32).bind(seen.due_at.get());
+        postpone.bind(seen.dead_entries.cast_signed()).execute(db.pool()).await?;
         Ok(())
     }
 

@@ -12,6 +12,9 @@ const SEGMENT_COLUMNS: &str = "s.id AS s_id, s.ulid AS s_ulid, s.app_id AS s_app
      s.finish_day AS s_finish_day, s.state AS s_state, s.byte_length AS s_byte_length, \
      s.index_offset AS s_index_offset, s.frames_offset AS s_frames_offset, s.doomed_at AS s_doomed_at";
 
+const USE_COLUMNS: &str = "s.hash AS s_hash, s.entries, s.dead_entries, s.line_count, s.dead_lines, \
+     s.written_entries, s.written_lines, s.deleted_lines, s.deleted_at, s.died_at, s.created_at, s.failures, s.due_at";
+
 const PART_COLUMNS: &str = "p.first_line AS p_first_line, p.line_count AS p_line_count, \
      p.byte_offset AS p_byte_offset, p.byte_length AS p_byte_length, p.skip AS p_skip, \
      p.first_ts AS p_first_ts, p.last_ts AS p_last_ts, p.levels AS p_levels, p.frames AS p_frames";
@@ -321,7 +324,7 @@ pub(super) fn insert_segment() -> &'static str {
 
 pub(super) fn make_live() -> &'static str {
     "/* catalog::make_live */ UPDATE segment SET state = 1, byte_length = ?, hash = ?, index_offset = ?, \
-     frames_offset = ?, due_at = ? WHERE id = ? AND state = 0"
+     frames_offset = ?, written_entries = ?, written_lines = ?, due_at = ? WHERE id = ? AND state = 0"
 }
 
 /// `due_at`: at `purge_at`, or now when lines came that the plan did not know.
@@ -354,18 +357,20 @@ pub(super) fn count_entries() -> &'static str {
      WHERE id = ? AND state = 1"
 }
 
-/// A segment of which the last entry goes is doomed in the same statement.
+/// A segment of which the last entry goes is doomed in the same statement. The sweeper looks at
+/// the others, too: one may be due to be rewritten.
 pub(super) fn count_dead() -> &'static str {
     "/* catalog::count_dead */ UPDATE segment SET \
      doomed_at = CASE WHEN dead_entries + ? >= entries THEN ? ELSE doomed_at END, \
-     due_at = CASE WHEN dead_entries + ? >= entries THEN ? ELSE due_at END, \
      state = CASE WHEN dead_entries + ? >= entries THEN 2 ELSE state END, \
+     due_at = CASE WHEN due_at > ? THEN ? ELSE due_at END, died_at = ?, \
+     deleted_at = COALESCE(deleted_at, ?), deleted_lines = deleted_lines + ?, \
      dead_entries = dead_entries + ?, dead_lines = dead_lines + ? WHERE id = ?"
 }
 
 pub(super) fn due_segments(engine: Engine) -> String {
     format!(
-        "/* catalog::due_segments */ SELECT {SEGMENT_COLUMNS} FROM segment s {index} \
+        "/* catalog::due_segments */ SELECT {SEGMENT_COLUMNS}, {USE_COLUMNS} FROM segment s {index} \
          WHERE s.due_at <= ? ORDER BY s.due_at, s.id LIMIT ?",
         index = engine.with_index("segment_due")
     )
@@ -381,7 +386,8 @@ pub(super) fn doom_empty() -> &'static str {
 }
 
 pub(super) fn postpone_segment() -> &'static str {
-    "/* catalog::postpone_segment */ UPDATE segment SET due_at = ? WHERE id = ?"
+    "/* catalog::postpone_segment */ UPDATE segment SET due_at = ?, failures = ? \
+     WHERE id = ? AND state = ? AND due_at = ? AND dead_entries = ?"
 }
 
 pub(super) fn delete_segment() -> &'static str {

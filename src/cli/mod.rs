@@ -13,6 +13,7 @@ mod exec;
 mod follow;
 mod lists;
 mod logs;
+mod man;
 mod manage;
 mod output;
 mod pages;
@@ -46,23 +47,26 @@ struct Cli {
     command: Command,
 }
 
+/// Apart from a command's own options in its help.
+const GLOBAL: &str = "Options of all commands";
+
 /// What every command understands.
 #[derive(Debug, clap::Args)]
 struct Global {
     /// The daemon to talk to
-    #[arg(long, global = true, env = "LOGTIER_URL", value_name = "URL", default_value = "http://127.0.0.1:7710")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "LOGTIER_URL", value_name = "URL", default_value = "http://127.0.0.1:7710")]
     url: String,
     /// The app (namespace) that is meant
-    #[arg(long, global = true, env = "LOGTIER_APP", value_name = "APP", default_value = "default")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "LOGTIER_APP", value_name = "APP", default_value = "default")]
     app: String,
     /// Bearer token; safer in LOGTIER_TOKEN or a file than among the arguments
-    #[arg(long, global = true, env = "LOGTIER_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "LOGTIER_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// File that holds the bearer token
-    #[arg(long, global = true, env = "LOGTIER_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "LOGTIER_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
     /// Configuration of the daemon, for `serve`, `migrate` and `config`
-    #[arg(long, global = true, env = "LOGTIER_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "LOGTIER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
@@ -101,6 +105,10 @@ enum Command {
     /// Print a completion script for a shell
     Completions {
         shell: clap_complete::Shell,
+    },
+    /// Print the manual page, of one command if it is named: `logtier man logs | man -l -`
+    Man {
+        command: Option<String>,
     },
 }
 
@@ -163,9 +171,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Migrate => daemon::migrate(global.config.as_deref()),
         Command::Config(ConfigCommand::Check) => daemon::check_config(global.config.as_deref()),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "logtier", &mut std::io::stdout());
-            Ok(Exit::Done)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "logtier", &mut script);
+            print(&script)
         }
+        Command::Man { command } => print(&man::page(Cli::command(), command.as_deref())?),
         // Its clients want all cores.
         Command::Bench(args) => daemon::runtime()?.block_on(bench::bench(&global, args)),
         command => {
@@ -184,6 +194,13 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
+fn print(text: &[u8]) -> anyhow::Result<Exit> {
+    let mut out = Out::stdout();
+    out.write(text)?;
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
 async fn run_client(session: &mut Session, command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Push(args) => push::push(session, args).await,
@@ -197,9 +214,12 @@ async fn run_client(session: &mut Session, command: Command) -> anyhow::Result<E
         Command::Hold(args) => manage::hold(session, args).await,
         Command::Archive(args) => manage::archive(session, args).await,
         Command::Status(args) => manage::status(session, args).await,
-        Command::Serve | Command::Migrate | Command::Config(_) | Command::Bench(_) | Command::Completions { .. } => {
-            Ok(Exit::Done)
-        }
+        Command::Serve
+        | Command::Migrate
+        | Command::Config(_)
+        | Command::Bench(_)
+        | Command::Completions { .. }
+        | Command::Man { .. } => Ok(Exit::Done),
     }
 }
 
@@ -239,6 +259,17 @@ mod tests {
     #[test]
     fn the_definitions_are_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_a_manual_page() {
+        for command in Cli::command().get_subcommands().map(clap::Command::get_name) {
+            let page = man::page(Cli::command(), Some(command)).expect("a page");
+            let page = String::from_utf8(page).expect("text");
+            assert!(page.contains(&format!(".TH logtier-{command} 1")), "{page:.300}");
+            assert!(page.contains("EXIT STATUS"), "{command}");
+        }
+        assert!(man::page(Cli::command(), Some("nothing")).is_err());
     }
 
     #[test]

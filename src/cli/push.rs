@@ -19,9 +19,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use super::client::{Call, Client, ClientError, Patience, shows_progress};
 use super::output::{count, number};
 use super::record::NewRecord;
-use super::split::{Batch, LONGEST_LINE, Splitter};
+use super::split::{BATCH_BYTES, Batch, LONGEST_LINE, Splitter};
 use super::{Exit, Session, args, spool};
 use crate::clock::{Clock, random_u32};
+use crate::ingest::{Defaults, decode_bulk};
+use crate::model::AttemptKey;
 
 /// A slow writer's lines are sent after so long, full batch or not.
 const LINGER: Duration = Duration::from_millis(500);
@@ -80,7 +82,7 @@ pub(super) struct About {
 enum Format {
     Text,
     Ndjson,
-    /// By the first line: ndjson if it is a JSON object with a "message"
+    /// By the first line: records if it is one; lines among them that are none are kept as text
     #[default]
     Auto,
 }
@@ -144,6 +146,13 @@ struct Rejected {
     index: u64,
     #[serde(default)]
     error: String,
+}
+
+/// What a refusal says of each line, where all lines of a batch were refused.
+fn all_rejected(error: &ClientError) -> Option<Appended> {
+    let ClientError::Problem(problem) = error else { return None };
+    problem.body.get("rejected")?;
+    serde_json::from_value(problem.body.clone()).ok()
 }
 
 /// The call that declares an attempt with its job and labels.
@@ -252,6 +261,8 @@ struct Pusher<'a> {
     key: String,
     batches: u64,
     format: Format,
+    /// The first line was a record, in the format `auto`.
+    among_records: bool,
     patience: Patience,
     /// Lines read, and records that the daemon took and refused of them.
     read: u64,
@@ -278,6 +289,7 @@ impl<'a> Pusher<'a> {
             key,
             batches: 0,
             format: args.format,
+            among_records: false,
             patience,
             read: 0,
             taken: 0,
@@ -326,12 +338,16 @@ impl<'a> Pusher<'a> {
         let first = self.read;
         match batch {
             Batch::Lines { bytes, lines } => {
-                if self.format == Format::Auto {
-                    self.format = if looks_like_records(&bytes) { Format::Ndjson } else { Format::Text };
+                if self.format == Format::Auto && !self.among_records && !looks_like_records(&bytes) {
+                    self.format = Format::Text;
                 }
                 (self.read, self.bytes) = (self.read + lines, self.bytes + bytes.len() as u64);
                 call = match self.format {
                     Format::Ndjson => call.body("application/x-ndjson", bytes),
+                    Format::Auto => {
+                        self.among_records = true;
+                        call.body("application/x-ndjson", with_text_as_records(bytes, self.attempt_key()))
+                    }
                     _ => call.query_opt("charset", self.args.charset.as_ref()).body("text/plain", bytes),
                 };
             }
@@ -341,10 +357,24 @@ impl<'a> Pusher<'a> {
                 self.read += u64::from(last);
             }
         }
-        let appended: Appended = self.client.json_patiently(&call, &mut self.patience).await?;
+        let appended = match self.client.json_patiently(&call, &mut self.patience).await {
+            // Not one line of the batch was a record.
+            Err(error) => all_rejected(&error).ok_or(error)?,
+            Ok(appended) => appended,
+        };
         self.note(&appended, first);
         self.draw_progress();
         Ok(())
+    }
+
+    /// What the records of this push may name; `None` where the daemon will refuse the names.
+    fn attempt_key(&self) -> Option<AttemptKey> {
+        let attempt = self.args.about.attempt.map_or(Ok(1), i64::try_from).ok()?;
+        Some(AttemptKey {
+            app: self.app.parse().ok()?,
+            instance: self.instance.parse().ok()?,
+            attempt: attempt.try_into().ok()?,
+        })
     }
 
     /// A piece of a line that is too long for one body, as a record that the next goes on with.
@@ -353,7 +383,9 @@ impl<'a> Pusher<'a> {
         if self.format == Format::Ndjson || self.args.charset.is_some() {
             anyhow::bail!("line {line} is longer than {LONGEST_LINE} bytes, which only text in UTF-8 may be");
         }
-        self.format = Format::Text;
+        if !self.among_records {
+            self.format = Format::Text;
+        }
         let mut json = Vec::with_capacity(message.len() + 64);
         NewRecord { ts: None, level: None, source: "", message, partial: !last }.write(&mut json);
         Ok(json.into())
@@ -424,9 +456,30 @@ impl<'a> Pusher<'a> {
 
 /// Whether the first line with something in it is a record.
 fn looks_like_records(bytes: &[u8]) -> bool {
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let first = bytes.split(|&b| b == b'\n').map(<[u8]>::trim_ascii).find(|line| !line.is_empty());
     let Some(first) = first.filter(|line| line.first() == Some(&b'{')) else { return false };
     serde_json::from_slice::<Value>(first).is_ok_and(|record| record.get("message").is_some_and(Value::is_string))
+}
+
+/// A program that logs JSON also prints stack traces: where a batch holds a line that the daemon
+/// would refuse as a record, such lines, empty ones too, become the messages of records.
+fn with_text_as_records(bytes: Bytes, key: Option<AttemptKey>) -> Bytes {
+    let max_record_bytes = BATCH_BYTES;
+    let defaults = Defaults { key, max_record_bytes, ..Defaults::default() };
+    if decode_bulk(&bytes, &defaults).rejected.is_empty() {
+        return bytes;
+    }
+    let mut records = Vec::with_capacity(bytes.len() + bytes.len() / 4);
+    for line in bytes.strip_suffix(b"\n").unwrap_or(&bytes).split(|&b| b == b'\n') {
+        if decode_bulk(line, &defaults).accepted == 1 {
+            records.extend_from_slice(line);
+            records.push(b'\n');
+        } else {
+            NewRecord { ts: None, level: None, source: "", message: line, partial: false }.write(&mut records);
+        }
+    }
+    records.into()
 }
 
 #[cfg(test)]
@@ -497,6 +550,28 @@ mod tests {
         let error = format!("{:#}", server.run(&line).await.0.expect_err("refused"));
         assert!(error.contains("used for other content") && error.contains("--key k"), "{error}");
         assert_eq!(server.seen().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_record_stays_as_text_unless_records_are_demanded() {
+        let content = "{\"message\":\"a\"}\nTraceback:\n\n{\"msg\":1}\n{\"message\":\"b\",\"ts\":\"odd\"}\n";
+        let mixed = file(content.as_bytes());
+        let server = Server::with(counting()).await;
+        let (exit, _) = server.run(&format!("push run-1 {}", mixed.path().display())).await;
+        assert_eq!(exit.expect("pushed"), Exit::Done);
+        let sent = server.seen()[0].text();
+        let messages: Vec<String> = sent
+            .lines()
+            .map(|line| {
+                serde_json::from_str::<Value>(line).expect("a record")["message"].as_str().expect("text").to_owned()
+            })
+            .collect();
+        assert_eq!(messages, ["a", "Traceback:", "", "{\"msg\":1}", "{\"message\":\"b\",\"ts\":\"odd\"}"]);
+
+        let none = serde_json::json!({"detail": "no record", "accepted": 0, "rejected": [{"index": 0, "error": "no"}]});
+        let server = Server::start([Answer::json(400, &none)]).await;
+        let (exit, _) = server.run(&format!("push run-1 {} --format ndjson", mixed.path().display())).await;
+        assert_eq!(exit.expect("pushed"), Exit::Flawed);
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use super::check::Checker;
 use super::file;
 use super::problem::Mistake;
 use super::schedule::{Schedule, parse_zone};
-use super::units::{parse_size, parse_span, show_size, show_span};
+use super::units::{parse_percent, parse_size, parse_span, show_size, show_span};
 
 const DEFAULT_SCHEDULE: &str = "*/10 * * * *";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -31,6 +31,8 @@ pub struct Archive {
     pub abandoned_after: Duration,
     /// For so long a doomed object is deleted again and again, against late uploads.
     pub doomed_for: Duration,
+    /// An object is rewritten once so many percent of its lines are dead.
+    pub rewrite_at: u8,
 }
 
 impl Archive {
@@ -49,8 +51,11 @@ impl Archive {
         let lease_ttl = check.parse("archive.lease_ttl", file.lease_ttl, Duration::from_secs(20), parse_span);
         let bounds = Duration::from_secs(1)..=HOUR;
         check.within("archive.lease_ttl", &lease_ttl, &bounds, |span| show_span(*span));
+        let rewrite_at = check.parse("archive.rewrite_at", file.rewrite_at, 50, parse_percent);
+        check.within("archive.rewrite_at", &rewrite_at, &(1..=100), |percent| format!("{percent}%"));
         Some(Self {
             lease_ttl,
+            rewrite_at,
             schedule: schedule?,
             idle_after,
             object_size,

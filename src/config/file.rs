@@ -73,11 +73,12 @@ table!(Archive {
     lease_ttl: String,
     abandoned_after: String,
     doomed_for: String,
+    rewrite_at: String,
 });
 
 table!(Ingest { max_record_size: String, queue_size: String, dedup_window: String });
 
-table!(Retention { forget_after: String, default: Ages, rule: Vec<Rule>, });
+table!(Retention { forget_after: String, erase_within: String, default: Ages, rule: Vec<Rule>, });
 
 table!(Ages { hot_for: String, cold_for: String, max_open_for: String, keep_at_least: i64 });
 

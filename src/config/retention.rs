@@ -20,6 +20,8 @@ pub struct Retention {
     pub rules: RuleSet,
     /// For so long after its end an expired or deleted attempt is answered with 410, then with 404.
     pub forget_after: Age,
+    /// What someone deleted leaves the bucket within this time.
+    pub erase_within: Age,
 }
 
 impl Retention {
@@ -27,6 +29,8 @@ impl Retention {
     pub(super) fn check(file: file::Retention, check: &mut Checker<'_>) -> Option<Self> {
         let year = Age::For(365 * DAY);
         let forget_after = check.parse("retention.forget_after", file.forget_after, year, parse_age);
+        let month = Age::For(30 * DAY);
+        let erase_within = check.parse("retention.erase_within", file.erase_within, month, parse_age);
         let built_in = Ages {
             hot_for: Age::For(3 * DAY),
             cold_for: Age::For(180 * DAY),
@@ -56,7 +60,7 @@ impl Retention {
             rules.push(rule);
         }
         let default = default.rule(DEFAULT.parse().ok()?, None, None, None);
-        Some(Self { rules: RuleSet::new(rules, default), forget_after })
+        Some(Self { rules: RuleSet::new(rules, default), forget_after, erase_within })
     }
 }
 

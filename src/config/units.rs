@@ -69,6 +69,14 @@ pub fn parse_size(text: &str) -> Result<u64, Mistake> {
     })
 }
 
+/// A whole number from 0 to 100 and a percent sign.
+pub fn parse_percent(text: &str) -> Result<u8, Mistake> {
+    let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse().ok());
+    percent.filter(|percent| *percent <= 100).ok_or_else(|| {
+        Mistake::new(format!("\"{text}\" is no share")).help("write a whole number and a percent sign, as in \"50%\"")
+    })
+}
+
 /// The text that [`parse_span`] reads, in the largest unit that divides it.
 pub fn show_span(span: Duration) -> String {
     show(u64::try_from(span.as_millis()).unwrap_or(u64::MAX), &TIME_UNITS, "s")
@@ -132,6 +140,14 @@ mod tests {
         check("2 TiB", 2 << 40);
         for bad in ["", "64", "MiB", "64M", "1.5GiB", "99999999TiB", "-1B"] {
             assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn percents() {
+        assert_eq!((parse_percent("0%"), parse_percent("50 %"), parse_percent("100%")), (Ok(0), Ok(50), Ok(100)));
+        for bad in ["", "50", "%", "101%", "-1%", "0.5%"] {
+            assert!(parse_percent(bad).is_err(), "{bad}");
         }
     }
 

@@ -61,6 +61,10 @@ pub async fn read(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Re
 pub async fn read_json<T: DeserializeOwned>(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<T, Problem> {
     let received = read_within(shared, headers, body, MAX_JSON_BYTES).await?;
     let json = if received.bytes.trim_ascii().is_empty() { b"{}" } else { received.bytes.as_slice() };
+    // Derived code takes an array for a struct, whose members nobody would know the order of.
+    if !json.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::bad_request("the body must be a JSON object"));
+    }
     serde_json::from_slice(json).map_err(|error| Problem::bad_request(format!("the body is not as expected: {error}")))
 }
 

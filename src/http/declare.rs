@@ -15,7 +15,7 @@ use crate::ingest::{Declared, Facts};
 use crate::model::{App, AttemptKey, AttemptNo, Job, Labels, Millis, Outcome, Timestamp};
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
 struct DeclareBody {
     job: Option<Job>,
     #[serde(default)]
@@ -25,7 +25,7 @@ struct DeclareBody {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
 struct FinishBody {
     attempt: Option<AttemptNo>,
     outcome: Option<String>,
@@ -103,8 +103,11 @@ fn moment(time: &serde_json::Value) -> Result<Millis, Problem> {
 }
 
 fn answer(shared: &Shared, app: &App, declared: &Declared) -> Json<DeclareAnswer> {
-    let Declared { attempt, job, other_job } = declared;
+    let Declared { attempt, job, other_job, other_labels } = declared;
     let attempt = ShownAttempt::new(app, job.as_ref(), attempt, shared.api.clock.now());
-    let warning = other_job.then(|| "the attempt belongs to another job already, which stays".to_owned());
-    Json(DeclareAnswer { attempt, warnings: warning.into_iter().collect() })
+    let warnings = [
+        other_job.then(|| "the attempt belongs to another job already, which stays".to_owned()),
+        other_labels.then(|| "the attempt has other labels already, which stay".to_owned()),
+    ];
+    Json(DeclareAnswer { attempt, warnings: warnings.into_iter().flatten().collect() })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -16,7 +16,7 @@ use super::params::Call;
 use super::problem::Chain;
 use super::query::{take_filter, take_range};
 use super::render::{Format, Renderer};
-use super::{Problem, Shared};
+use super::{Problem, Shared, caching};
 use crate::model::LineRange;
 use crate::read::{Matching, ReadError, View};
 
@@ -25,7 +25,11 @@ use crate::read::{Matching, ReadError, View};
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// `GET …/download`
-pub async fn download(State(shared): State<Arc<Shared>>, mut call: Call) -> Result<Response, Problem> {
+pub async fn download(
+    State(shared): State<Arc<Shared>>,
+    mut call: Call,
+    request: HeaderMap,
+) -> Result<Response, Problem> {
     let (app, instance) = call.target()?;
     let attempt = call.params.take_parsed("attempt")?;
     let (from, to) = take_range(&mut call.params)?;
@@ -35,6 +39,11 @@ pub async fn download(State(shared): State<Arc<Shared>>, mut call: Call) -> Resu
     call.params.finish()?;
     let view = shared.api.reader.open(&app, &instance, attempt).await?;
     let range = LineRange::new(from.unwrap_or(0), to.unwrap_or(u64::MAX));
+    let closed = from.zip(to).map(|_| range);
+    let etag = closed.and_then(|range| caching::etag(&view, range, format, &(range, &filter)));
+    if let Some(unchanged) = caching::not_modified(&request, etag.as_ref()) {
+        return Ok(unchanged);
+    }
     let mut pieces = Pieces {
         lines: shared.api.reader.matching(&view, range, filter),
         renderer: Renderer::identified(format, &view.identity()),
@@ -48,6 +57,7 @@ pub async fn download(State(shared): State<Arc<Shared>>, mut call: Call) -> Resu
     headers.insert("x-logtier-state", HeaderValue::from_static(view.attempt.shown_state(view.at).as_str()));
     let next_line = view.attempt.next_line.min(range.end());
     headers.insert("x-logtier-next-line", next_line.into());
+    headers.extend(caching::headers(etag));
     Ok(response)
 }
 

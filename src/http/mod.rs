@@ -23,6 +23,7 @@
 mod admin;
 mod auth;
 mod body;
+mod caching;
 mod declare;
 mod download;
 mod errors;

@@ -58,11 +58,10 @@ impl Params {
 
     /// A number of the range.
     pub fn take_number(&mut self, name: &'static str, least: u64, most: u64) -> Result<Option<u64>, Problem> {
-        match self.take_parsed::<u64>(name)? {
-            Some(number) if !(least..=most).contains(&number) => {
-                Err(invalid(name, &number.to_string(), format!("it must be from {least} to {most}")))
-            }
-            number => Ok(number),
+        let Some(text) = self.take(name)? else { return Ok(None) };
+        match text.parse::<u64>() {
+            Ok(number) if (least..=most).contains(&number) => Ok(Some(number)),
+            _ => Err(invalid(name, &text, format!("it must be a whole number from {least} to {most}"))),
         }
     }
 

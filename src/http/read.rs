@@ -6,17 +6,16 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::errors::gone;
 use super::params::Call;
 use super::query::RecordQuery;
 use super::render::{Format, Renderer};
 use super::shown::{ShownAttempt, Summary, TierShares};
-use super::{Problem, Shared};
+use super::{Problem, Shared, caching};
 use crate::model::{App, Instance};
 use crate::read::{Cursor, Page, PageRequest, ReadError, View};
 
@@ -77,11 +76,9 @@ pub async fn records(
     let format = Format::take(&mut call.params, &all)?.unwrap_or_else(|| Format::accepted(&headers));
     call.params.finish()?;
     let view = opened(&shared, &app, &instance, &query).await?;
-    let etag = etag(&query, &view, format);
-    if let Some(etag) = &etag
-        && not_modified(&headers, etag)
-    {
-        return Ok((StatusCode::NOT_MODIFIED, cache_headers(Some(etag.clone()))).into_response());
+    let etag = query.closed_range().and_then(|range| caching::etag(&view, range, format, &query));
+    if let Some(unchanged) = caching::not_modified(&headers, etag.as_ref()) {
+        return Ok(unchanged);
     }
     let request = query.page_request(view.attempt.next_line);
     let mut page = shared.api.reader.page(&view, &request).await?;
@@ -104,7 +101,7 @@ pub async fn records(
     for (name, value) in about {
         response.headers_mut().insert(name, HeaderValue::try_from(value).map_err(Problem::internal)?);
     }
-    response.headers_mut().extend(cache_headers(etag));
+    response.headers_mut().extend(caching::headers(etag));
     Ok(response)
 }
 
@@ -175,34 +172,4 @@ fn tier(page: &Page, view: &View) -> &'static str {
         "" => "hot",
         touched => touched,
     }
-}
-
-/// Of a closed range of stored lines, which never change. What else the answer shows is part of it.
-fn etag(query: &RecordQuery, view: &View, format: Format) -> Option<HeaderValue> {
-    let range = query.closed_range()?;
-    if range.end() > view.attempt.next_line || range.start() < view.attempt.trimmed_line {
-        return None;
-    }
-    let (state, is_final) = (view.attempt.shown_state(view.at).as_str(), view.is_final());
-    let job = view.job.as_ref().map_or("", crate::model::Job::as_str);
-    let id = view.attempt.id.get();
-    let all = format!("1 {id} {state} {is_final} {} {job} {query:?}", format.as_str());
-    HeaderValue::try_from(format!("W/\"{:016x}\"", xxh3_64(all.as_bytes()))).ok()
-}
-
-fn not_modified(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    let strong = etag.to_str().unwrap_or("").trim_start_matches("W/");
-    headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|list| {
-        list.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == strong)
-    })
-}
-
-fn cache_headers(etag: Option<HeaderValue>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(header::VARY, HeaderValue::from_static("accept"));
-    if let Some(etag) = etag {
-        headers.insert(header::ETAG, etag);
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    }
-    headers
 }

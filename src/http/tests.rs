@@ -50,6 +50,7 @@ fn archive_settings() -> ArchiveSettings {
         lease_ttl: hour,
         abandoned_after: hour,
         doomed_for: hour,
+        rewrite: crate::archive::RewriteSettings::default(),
         segment: SegmentSettings::default(),
         cluster_id: "c1".to_owned(),
         daemon: "test".to_owned(),

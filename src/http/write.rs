@@ -48,6 +48,10 @@ pub async fn bulk(
     let mut defaults = defaults(&shared, params, &headers)?;
     defaults.app = params.take_parsed("app")?.unwrap_or_default();
     call.params.finish()?;
+    if let Shape::Text = Shape::of(&headers)? {
+        let detail = "records of many attempts come as application/x-ndjson, in which each line names its own";
+        return Err(unsupported(detail));
+    }
     let received = body::read(&shared, &headers, body).await?;
     let (decoded, _room) = decode(&shared, received, defaults, Shape::Bulk).await?;
     let Decoded { batches, accepted, rejected, places, .. } = decoded;
@@ -84,7 +88,7 @@ impl Outcomes {
     ) {
         let error = match result {
             Ok(appended) => {
-                self.warnings.extend(warning(&key, appended.other_job));
+                self.warnings.extend(warnings_of(&key, &appended));
                 self.stored.push(BatchAnswer {
                     attempt: appended.attempt,
                     first_line: appended.first_line,
@@ -155,7 +159,7 @@ pub async fn append(
     let key = AttemptKey { app, instance, attempt };
     let mut defaults = defaults(&shared, &mut call.params, &headers)?;
     defaults.key = Some(key.clone());
-    defaults.at_line = call.params.take_parsed("at_line")?;
+    defaults.at_line = call.params.take_number("at_line", 0, i64::MAX.unsigned_abs())?;
     let labels = call.params.take_labels();
     let labels = Labels::new(labels.into_iter().collect()).map_err(|error| Problem::bad_request(error.to_string()))?;
     call.params.finish()?;
@@ -179,7 +183,7 @@ pub async fn append(
         if appended.repeated {
             answer["repeated"] = true.into();
         }
-        warnings.extend(warning(&key, appended.other_job));
+        warnings.extend(warnings_of(&key, &appended));
     }
     put_rest(&mut answer, rejected.len(), warnings);
     Ok(Json(answer))
@@ -206,14 +210,15 @@ impl Shape {
             | "application/json"
             | "application/octet-stream"
             | "application/x-www-form-urlencoded" => Ok(Self::Json),
-            other => {
-                let detail = format!(
-                    "Content-Type {other}: send application/x-ndjson, application/json (an array) or text/plain"
-                );
-                Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported", "Unsupported body", detail))
-            }
+            other => Err(unsupported(format!(
+                "Content-Type {other}: send application/x-ndjson, application/json (an array) or text/plain"
+            ))),
         }
     }
+}
+
+fn unsupported(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported", "Unsupported body", detail)
 }
 
 /// The media type in lower case, and its charset.
@@ -284,6 +289,12 @@ async fn decode(
     if decoded.batches.is_empty() && decoded.rejected.is_empty() {
         return Err(Problem::bad_request("the body holds no record"));
     }
+    if decoded.batches.is_empty() {
+        let rejected: Vec<(u64, String)> = decoded.rejected.into_iter().map(|line| (line.index, line.error)).collect();
+        let first = rejected.first().map(|(index, error)| format!("line {index} (from 0): {error}"));
+        let detail = format!("none of the {} lines is a record; {}", rejected.len(), first.unwrap_or_default());
+        return Err(Problem::bad_request(detail).with("accepted", 0).with("rejected", shown_rejected(&rejected)));
+    }
     Ok((decoded, room))
 }
 
@@ -301,6 +312,11 @@ fn put_rest(answer: &mut serde_json::Value, rejected: usize, warnings: Vec<Strin
     }
 }
 
-fn warning(key: &AttemptKey, other_job: bool) -> Option<String> {
-    other_job.then(|| format!("{key} belongs to another job already, which stays; the lines are stored"))
+/// What was asked for and did not happen, though the lines are stored.
+fn warnings_of(key: &AttemptKey, appended: &Appended) -> impl Iterator<Item = String> {
+    let job =
+        appended.other_job.then(|| format!("{key} belongs to another job already, which stays; the lines are stored"));
+    let labels =
+        appended.other_labels.then(|| format!("{key} has other labels already, which stay; the lines are stored"));
+    job.into_iter().chain(labels)
 }

@@ -9,7 +9,7 @@ use crate::catalog::{Attempt, Kind, NaturalKey, Reserve, ReserveError, find, res
 use crate::clock;
 use crate::db::{Connection, Db, Error, Home, Shard, TxError};
 use crate::hot::{self, Chunk, Lines};
-use crate::model::{AttemptId, LevelSet, Millis};
+use crate::model::{AttemptId, Labels, LevelSet, Millis};
 
 /// Rounds that a group may take: each lost one means that another writer of the same attempt or
 /// key was faster.
@@ -176,6 +176,7 @@ fn judge(
             lines: u64::from(first.lines),
             repeated: true,
             other_job: false,
+            other_labels: false,
         }));
     }
     if let Some(row) = found
@@ -293,10 +294,15 @@ impl TxError for WriteError {
     }
 }
 
-/// Where each batch begins, and the job of its attempt, in the order of the plan.
-type Written = Vec<(u64, i32)>;
+/// Where a batch begins, and the job and labels that its attempt has.
+struct Written {
+    first_line: u64,
+    job_id: i32,
+    labels: Labels,
+}
 
-async fn write(plan: Arc<Plan>, now: Millis) -> Result<Written, WriteError> {
+/// In the order of the plan.
+async fn write(plan: Arc<Plan>, now: Millis) -> Result<Vec<Written>, WriteError> {
     let db = Arc::clone(&plan.db);
     db.run_tx("ingest::write", move |tx| {
         let plan = Arc::clone(&plan);
@@ -315,7 +321,7 @@ async fn write_shard(
     tx: &mut Connection,
     plan: &ShardPlan,
     now: Millis,
-    written: &mut Written,
+    written: &mut Vec<Written>,
 ) -> Result<(), WriteError> {
     let reserved = reserve(tx, &plan.home, &plan.reserves, now).await?;
     // The look-up was before the transaction; this is inside.
@@ -329,7 +335,7 @@ async fn write_shard(
         if batch.at_line.is_some_and(|at_line| at_line != first_line) {
             return Err(WriteError::Raced);
         }
-        written.push((first_line, row.attempt.job_id));
+        written.push(Written { first_line, job_id: row.attempt.job_id, labels: row.attempt.labels.clone() });
         remembered.extend(batch.key.map(|key| Remembered {
             key,
             attempt: row.attempt.id,
@@ -348,16 +354,17 @@ async fn write_shard(
     }
 }
 
-fn answer(shared: &Shared, accepted: Vec<Accepted>, written: &[(u64, i32)]) {
-    for (one, (first_line, job_id)) in accepted.into_iter().zip(written) {
+fn answer(shared: &Shared, accepted: Vec<Accepted>, written: &[Written]) {
+    for (one, written) in accepted.into_iter().zip(written) {
         let batch = &one.pending.batch;
         shared.metrics.ingested(batch.lines.len() as u64, batch.lines.json().len() as u64);
         let appended = Appended {
             attempt: batch.key.attempt,
-            first_line: *first_line,
+            first_line: written.first_line,
             lines: batch.lines.len() as u64,
             repeated: false,
-            other_job: one.job_id != 0 && one.job_id != *job_id,
+            other_job: one.job_id != 0 && one.job_id != written.job_id,
+            other_labels: !batch.labels.is_empty() && batch.labels != written.labels,
         };
         // Who asked may have gone; what was stored stays.
         let _ = one.pending.answer.send(Ok(appended));

@@ -21,6 +21,8 @@ pub struct Declared {
     pub job: Option<Job>,
     /// The attempt belongs to another job than the request says.
     pub other_job: bool,
+    /// The attempt has other labels than the request says.
+    pub other_labels: bool,
 }
 
 /// Why an attempt was not declared or not finished.
@@ -84,6 +86,7 @@ impl Ingest {
         let home = catalog.cluster.home(&asked.key.app, &asked.key.instance);
         let job: Option<Job> = catalog.optional_name(&home.db, attempt.job_id).await?;
         let other_job = asked.job.is_some() && asked.job != job;
-        Ok(Declared { attempt, job, other_job })
+        let other_labels = !asked.labels.is_empty() && asked.labels != attempt.labels;
+        Ok(Declared { attempt, job, other_job, other_labels })
     }
 }

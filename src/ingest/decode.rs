@@ -4,15 +4,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt;
 use std::ops::Range;
 
 use base64::Engine as _;
-use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::Batch;
+use super::input::{Input, MessageBytes, Scalar};
 use crate::catalog::BatchKey;
 use crate::hot::Lines;
 use crate::model::{App, AttemptKey, AttemptNo, Attrs, Instance, Job, Labels, Level, LevelTracker, Record, Timestamp};
@@ -62,6 +61,8 @@ const MAX_SOURCE_BYTES: usize = 1024;
 /// NDJSON in which each record names its attempt.
 pub fn decode_bulk(body: &[u8], defaults: &Defaults) -> Decoded {
     let mut decoder = Decoder::new(defaults);
+    // Tools on Windows begin a file with U+FEFF.
+    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     for line in lines_of(body).filter(|line| !line.trim_ascii().is_empty()) {
         decoder.json_record(line);
     }
@@ -95,102 +96,6 @@ fn lines_of(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     let nothing = body.is_empty();
     let body = body.strip_suffix(b"\n").unwrap_or(body);
     body.split(|byte| *byte == b'\n').filter(move |_| !nothing)
-}
-
-/// A record as clients may write it.
-#[derive(serde::Deserialize)]
-struct Input<'a> {
-    #[serde(borrow, default)]
-    app: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    job: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    instance: Option<Cow<'a, str>>,
-    attempt: Option<i64>,
-    #[serde(borrow, default)]
-    ts: Option<Scalar<'a>>,
-    #[serde(borrow, default)]
-    level: Option<Scalar<'a>>,
-    #[serde(borrow, default)]
-    source: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    message: MessageBytes<'a>,
-    #[serde(borrow, default)]
-    attrs: Option<&'a RawValue>,
-    labels: Option<Labels>,
-    #[serde(borrow, default)]
-    raw: Option<Cow<'a, str>>,
-    #[serde(default)]
-    partial: bool,
-}
-
-/// A string or a number.
-enum Scalar<'a> {
-    Text(Cow<'a, str>),
-    Number(f64),
-    Integer(i64),
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ScalarVisitor;
-        impl<'de> Visitor<'de> for ScalarVisitor {
-            type Value = Scalar<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or a number")
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Scalar::Text(text.into()))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Scalar::Text(text.to_owned().into()))
-            }
-            fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
-                Ok(Scalar::Integer(number))
-            }
-            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Self::Value, E> {
-                i64::try_from(number).map(Scalar::Integer).map_err(|_| E::custom("number is too large"))
-            }
-            fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
-                Ok(Scalar::Number(number))
-            }
-        }
-        deserializer.deserialize_any(ScalarVisitor)
-    }
-}
-
-/// A JSON string whose bytes need not be UTF-8.
-pub struct MessageBytes<'a>(Cow<'a, [u8]>);
-
-impl MessageBytes<'_> {
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for MessageBytes<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct BytesVisitor;
-        impl<'de> Visitor<'de> for BytesVisitor {
-            type Value = MessageBytes<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
-                Ok(MessageBytes(bytes.into()))
-            }
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-                Ok(MessageBytes(bytes.to_owned().into()))
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(MessageBytes(text.as_bytes().into()))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(MessageBytes(text.as_bytes().to_owned().into()))
-            }
-        }
-        deserializer.deserialize_bytes(BytesVisitor)
-    }
 }
 
 struct Decoder<'d> {
@@ -230,29 +135,15 @@ impl<'d> Decoder<'d> {
     fn json_record(&mut self, line: &[u8]) {
         let line = self.in_utf8(line);
         let result = serde_json::from_slice::<Input<'_>>(&line)
-            .map_err(|error| error.to_string())
+            .map_err(|error| fault(&error))
             .and_then(|input| self.accept(input));
         self.count(result);
     }
 
     fn text_record(&mut self, line: &[u8]) {
         let message = self.in_utf8(line);
-        let input = Input {
-            app: None,
-            job: None,
-            instance: None,
-            attempt: None,
-            ts: None,
-            level: None,
-            source: None,
-            // What the charset could not decode is kept as it came.
-            message: MessageBytes(message),
-            attrs: None,
-            labels: None,
-            raw: None,
-            partial: false,
-        };
-        let result = self.accept(input);
+        // What the charset could not decode is kept as it came.
+        let result = self.accept(Input { message: MessageBytes(message), ..Input::default() });
         self.count(result);
     }
 
@@ -288,6 +179,7 @@ impl<'d> Decoder<'d> {
         let ts = own_ts.or(self.defaults.arrived).unwrap_or(Timestamp::from_nanos(0));
         let attrs = input.attrs.filter(|attrs| attrs.get() != "null");
         let attrs = attrs.map(Attrs::new).transpose().map_err(|e| e.to_string())?;
+        let attrs = Attrs::with_all(attrs, &input.unknown);
         if attrs.as_ref().is_some_and(|attrs| attrs.as_str().len() > self.defaults.max_record_bytes) {
             return Err(format!("attrs are larger than {} bytes", self.defaults.max_record_bytes));
         }
@@ -431,10 +323,21 @@ fn pieces(message: &[u8], max: usize) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// What is wrong with a line that is no record; serde counts within the line, which it calls 1.
+fn fault(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or(&text);
+    format!("no record in JSON: {what}, at byte {} of the line", error.column())
+}
+
 fn timestamp(ts: Scalar<'_>) -> Result<Timestamp, String> {
     match ts {
         Scalar::Text(text) => Timestamp::parse(&text),
         Scalar::Integer(millis) => Timestamp::from_millis(millis),
+        // Up to the microsecond, as exactly as a double can say.
+        Scalar::Number(millis) if millis.abs() < 9e12 => {
+            Ok(Timestamp::from_nanos((millis * 1e3).round() as i64 * 1_000))
+        }
         Scalar::Number(millis) => Timestamp::from_millis(millis as i64),
     }
     .map_err(|e| e.to_string())

@@ -25,6 +25,7 @@
 mod commit;
 mod declare;
 mod decode;
+mod input;
 mod lane;
 
 use std::sync::Arc;
@@ -33,7 +34,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
 pub use declare::{Declared, EndError, Facts};
-pub use decode::{Decoded, Defaults, MessageBytes, Rejected, decode_bulk, decode_lines, decode_text};
+pub use decode::{Decoded, Defaults, Rejected, decode_bulk, decode_lines, decode_text};
+pub use input::MessageBytes;
 
 use crate::catalog::{BatchKey, Catalog};
 use crate::clock::Clock;
@@ -64,6 +66,8 @@ pub struct Appended {
     pub repeated: bool,
     /// The attempt belongs to another job than the batch says.
     pub other_job: bool,
+    /// The attempt has other labels than the batch says.
+    pub other_labels: bool,
 }
 
 impl Appended {

@@ -105,6 +105,10 @@ impl LevelSet {
         Self(self.0 | other.0)
     }
 
+    pub fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether a record of `least` or above may be among them.
     pub fn may_hold(self, least: Level) -> bool {
         self.0 & (Self::UNKNOWN.0 | (0x3F << least as u8) & 0x3F) != 0

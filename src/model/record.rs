@@ -60,6 +60,28 @@ impl<'a> Attrs<'a> {
         Self(Cow::Owned(String::from_utf8_lossy(&object).into_owned()))
     }
 
+    /// Adds members, unless the object has one of that name.
+    pub fn with_all(attrs: Option<Self>, members: &[(Cow<'_, str>, &RawValue)]) -> Option<Self> {
+        if members.is_empty() {
+            return attrs;
+        }
+        let mut object = Vec::from(attrs.as_ref().map_or("{}", Self::as_str));
+        for (name, value) in members {
+            if attrs.as_ref().is_some_and(|attrs| attrs.has(name)) {
+                continue;
+            }
+            object.pop();
+            if object.len() > 1 {
+                object.push(b',');
+            }
+            push_json(&mut object, name);
+            object.push(b':');
+            object.extend_from_slice(without_white_space(value.get()).as_bytes());
+            object.push(b'}');
+        }
+        Some(Self(Cow::Owned(String::from_utf8_lossy(&object).into_owned())))
+    }
+
     fn has(&self, name: &str) -> bool {
         serde_json::from_str::<serde_json::Map<_, _>>(&self.0).is_ok_and(|map| map.contains_key(name))
     }

@@ -3,7 +3,7 @@
 use super::{ListFilter, ListPage, ReadError, Reader, View};
 use crate::cold::ObjectName;
 use crate::db;
-use crate::model::{App, AttemptId, AttemptNo, Instance, RuleName, ShownState};
+use crate::model::{App, AttemptId, AttemptNo, Instance, RuleName};
 
 impl Reader {
     /// Names of apps after `after`, in order, at most `limit`.
@@ -16,8 +16,7 @@ impl Reader {
         Ok(self.catalog.jobs(app, limit).await?)
     }
 
-    /// Attempts made before `before`, newest first, at most `limit`. Those that are expired or
-    /// deleted are shown only where the filter asks for that state.
+    /// Attempts made before `before`, newest first, at most `limit`.
     pub async fn instances(
         &self,
         filter: &ListFilter,
@@ -25,11 +24,7 @@ impl Reader {
         limit: usize,
     ) -> Result<ListPage, ReadError> {
         let now = self.clock.now();
-        let mut page = self.catalog.list(filter, before, limit, now).await?;
-        if !matches!(filter.state, Some(ShownState::Expired | ShownState::Deleted)) {
-            page.attempts.retain(|listed| !listed.attempt.state_at(now).is_gone());
-        }
-        Ok(page)
+        Ok(self.catalog.list(filter, before, limit, now).await?)
     }
 
     /// The numbers of an instance's attempts, ascending; of more than `limit` the newest.

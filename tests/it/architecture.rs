@@ -158,7 +158,8 @@ fn allowed(from: &str, to: &str) -> bool {
 
 fn is_sql_file(path: &Path) -> bool {
     let in_folder = path.iter().any(|name| name == "sql");
-    in_folder || path.file_name().is_some_and(|name| name == "sql.rs")
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    in_folder || name == "sql.rs" || name.starts_with("sql_")
 }
 
 fn looks_like_sql(text: &str) -> bool {

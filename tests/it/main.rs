@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used, clippy::print_stderr, clippy::unwrap_used)]
 
 mod architecture;
+mod compaction;
 mod crash;
 mod end_to_end;
 mod explain;

@@ -17,6 +17,7 @@ use crate::cold::store::Store;
 
 use super::codec::{Decoded, Malformed};
 use super::entry::Entry;
+use super::extent::Extent;
 use super::index::{Entries, Index};
 use super::pull::Pull;
 use super::reader::{LineBlock, take_line};
@@ -86,6 +87,12 @@ impl Replay {
 
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// What is known of the frame that the last lines stood in, other attempts' lines in it included.
+    pub fn frame_extent(&self) -> Extent {
+        let at = self.frame.loaded.checked_sub(1);
+        at.and_then(|at| self.index.frames().get(at)).map(|frame| frame.extent).unwrap_or_default()
     }
 
     /// The next attempt or lines; `None` only when every byte of the object was read and every check passed.

@@ -160,6 +160,11 @@ async fn a_download_is_the_whole_log() {
     assert_eq!(raw.header("content-disposition"), name);
     let some = daemon.get(&format!("{path}/download?format=raw&from_line=4997&to_line=4999")).await;
     assert_eq!((some.text().as_str(), some.header("x-logtier-next-line")), ("line 4997\nline 4998\n", "4999"));
+    let unchanged = [("if-none-match", some.header("etag"))];
+    let again =
+        daemon.send(request("GET", &format!("{path}/download?format=raw&from_line=4997&to_line=4999"), &unchanged, ""));
+    assert_eq!((some.header("cache-control"), again.await.status.as_u16()), ("no-cache", 304));
+    assert_eq!((raw.header("etag"), raw.header("cache-control")), ("", "no-store"));
     let ndjson = daemon.get(&format!("{path}/download?format=ndjson&contains=line%2042&to_line=100")).await;
     assert!(ndjson.text().starts_with("{\"app\":\"default\",\"instance\":\"i 1\",\"ts\":"), "{}", ndjson.text());
     assert_eq!(ndjson.text().lines().count(), 1);
@@ -253,6 +258,9 @@ async fn lists_are_newest_first_and_paged() {
     for bad in ["state=odd", "outcome=odd", "limit=1001", "cursor=x", "job="] {
         assert_eq!(daemon.get(&format!("/api/v1/instances?{bad}")).await.problem().0, 400, "{bad}");
     }
+    // One that is deleted takes no place on a page.
+    assert_eq!(daemon.send(request("DELETE", "/api/v1/apps/a/instances/4", &[], "")).await.status, 204);
+    assert_eq!(list("instances?limit=2").await.0, "32");
     daemon.force_state(4, 1).await;
     assert_eq!(list("instances").await.0, "");
     assert_eq!(list("instances?state=deleted").await.0, "4321");

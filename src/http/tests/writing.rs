@@ -137,6 +137,30 @@ async fn another_job_is_a_warning_and_no_lost_line() {
     assert!(answer["warnings"][0].as_str().is_some_and(|text| text.contains("another job")), "{answer}");
     let finished = daemon.post("/api/v1/apps/default/instances/i1/finish", "{\"job\":\"two\"}").await.json();
     assert_eq!((&finished["job"], finished["warnings"].as_array().map(Vec::len)), (&json!("one"), Some(1)));
+    // The same of labels; those that are the same are no news.
+    for (query, warnings) in
+        [("label.a=1", None), ("label.a=1", None), ("label.b=2", Some(1)), ("job=two&label.a=2", Some(2))]
+    {
+        let answer = daemon.post(&format!("{RECORDS}?{query}"), "{\"message\":\"c\"}").await.json();
+        assert_eq!(answer["warnings"].as_array().map(Vec::len), warnings, "{query}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_without_one_record_is_no_success() {
+    let daemon = Daemon::start().await;
+    // As `curl -d hello` sends it.
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    for path in [RECORDS, "/api/v1/records"] {
+        let answer = daemon.send(request("POST", path, &form, "hello\n{\"message\":1}")).await;
+        assert_eq!(answer.problem(), (400, "bad-request".to_owned()), "{path}");
+        assert_eq!(answer.json()["rejected"].as_array().map(Vec::len), Some(2), "{path}");
+        assert_eq!(answer.json()["accepted"], 0);
+    }
+    for odd in ["text/plain", "application/xml"] {
+        let answer = daemon.send(request("POST", "/api/v1/records", &[("content-type", odd)], "hello")).await;
+        assert_eq!(answer.problem(), (415, "unsupported".to_owned()), "{odd}");
+    }
 }
 
 #[tokio::test]

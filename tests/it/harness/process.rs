@@ -92,6 +92,11 @@ impl Process {
         (answer.status().as_u16(), answer.text().await.expect("a whole answer"))
     }
 
+    pub async fn delete(&self, path: &str) -> (u16, String) {
+        let answer = self.client.delete(format!("{}/api/v1{path}", self.url)).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("a whole answer"))
+    }
+
     /// Archives everything due and waits for the report.
     pub async fn archive(&self) -> Value {
         let (status, report) = self.post("/archive?wait=60", "application/json", "").await;
