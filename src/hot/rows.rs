@@ -95,6 +95,45 @@ fn decode_row(
     })
 }
 
+/// What a chunk's row says of its records, by which a reader skips it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outline {
+    pub lines: LineRange,
+    pub first_ts: Timestamp,
+    pub last_ts: Timestamp,
+    pub levels: LevelSet,
+}
+
+/// Outlines of the chunks that hold `lines` of an attempt, at most `limit`: from the first on, or
+/// `backwards` from the last. As with [`scan`], the reader notices what is missing.
+pub async fn outline(
+    home: &Home,
+    attempt: AttemptId,
+    lines: LineRange,
+    backwards: bool,
+    limit: u32,
+) -> Result<Vec<Outline>> {
+    let end = i64::try_from(lines.end()).unwrap_or(i64::MAX);
+    let query = if backwards {
+        sqlx::query(AssertSqlSafe(sql::outline_backwards(home.shard))).bind(attempt.get()).bind(end)
+    } else {
+        let query = sqlx::query(AssertSqlSafe(sql::outline(home.shard))).bind(attempt.get()).bind(attempt.get());
+        query.bind(lines.start() as i64).bind(end)
+    };
+    let rows = query.bind(i64::from(limit)).fetch_all(home.db.pool()).await?;
+    let outlines = rows.iter().map(|row| {
+        let number = |name: &str| row.try_get::<i64, _>(name);
+        let first_line = number("first_line")?.unsigned_abs();
+        Ok(Outline {
+            lines: LineRange::new(first_line, first_line + number("line_count")?.unsigned_abs()),
+            first_ts: Timestamp::from_nanos(number("first_ts")?),
+            last_ts: Timestamp::from_nanos(number("last_ts")?),
+            levels: LevelSet::stored(number("levels")?),
+        })
+    });
+    outlines.filter(|outline| outline.as_ref().map_or(true, |o| !o.lines.intersect(lines).is_empty())).collect()
+}
+
 /// A chunk's row without its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkHeader {

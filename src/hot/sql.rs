@@ -22,6 +22,23 @@ pub(super) fn scan(shard: Shard) -> String {
     )
 }
 
+/// The same without payloads.
+pub(super) fn outline(shard: Shard) -> String {
+    format!(
+        "/* hot::outline */ SELECT first_line, line_count, first_ts, last_ts, levels \
+         FROM chunk_{shard} WHERE attempt_id = ? AND first_line >= \
+             (SELECT COALESCE(MAX(first_line), 0) FROM chunk_{shard} WHERE attempt_id = ? AND first_line <= ?) \
+         AND first_line < ? ORDER BY first_line LIMIT ?"
+    )
+}
+
+pub(super) fn outline_backwards(shard: Shard) -> String {
+    format!(
+        "/* hot::outline_backwards */ SELECT first_line, line_count, first_ts, last_ts, levels \
+         FROM chunk_{shard} WHERE attempt_id = ? AND first_line < ? ORDER BY first_line DESC LIMIT ?"
+    )
+}
+
 pub(super) fn headers(shard: Shard) -> String {
     format!(
         "/* hot::headers */ SELECT first_line, line_count, raw_len, hash FROM chunk_{shard} \

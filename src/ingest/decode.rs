@@ -282,7 +282,8 @@ impl Open {
     }
 
     fn push<'a>(&mut self, mut record: Record<'a>, message: &'a [u8], has_own_ts: bool, max_bytes: usize) {
-        let effective = self.levels.effective(&record.source, record.level);
+        let line = self.batch.lines.len() as u64;
+        let effective = self.levels.effective(line, &record.source, record.level);
         let more_follows = record.partial;
         let mut pieces = pieces(message, max_bytes).peekable();
         while let Some(piece) = pieces.next() {

@@ -297,6 +297,16 @@ impl Identity {
     }
 }
 
+/// The inside of `text` as a JSON string, as all records are written: one escape for each character
+/// that needs one, so that a part of a text is a part of its escaped form.
+pub fn json_escaped(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    push_json(&mut out, text);
+    out.pop();
+    out.drain(..1);
+    out
+}
+
 /// Appends `text` as a JSON string.
 pub(super) fn push_json(out: &mut Vec<u8>, text: &str) {
     // A string always serializes, and a Vec always takes it.

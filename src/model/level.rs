@@ -115,33 +115,59 @@ impl LevelSet {
     }
 }
 
-/// Gives each record its effective level: its own, or that of the record before it of the same source.
+/// Gives each record its effective level: its own, or else that of the last record before it of the
+/// same source which has one and is at most [`LevelTracker::REACH`] lines away.
 ///
-/// Remembers at most [`LevelTracker::MAX_SOURCES`] sources; a record of a source beyond that
-/// has no effective level, which makes a filter keep it.
+/// So a record's effective level depends on the lines right before it alone, whichever page or
+/// chunk they are on.
 #[derive(Debug, Default)]
 pub struct LevelTracker {
-    last: HashMap<String, Level>,
+    last: HashMap<String, (u64, Level)>,
 }
 
 impl LevelTracker {
-    /// Far more workers than write to one attempt; bounds what a hostile client can make us hold.
-    pub const MAX_SOURCES: usize = 4096;
+    /// Longer than a stack trace; and what a reader must look back at most.
+    pub const REACH: u64 = 1_000;
 
-    pub fn effective(&mut self, source: &str, level: Option<Level>) -> Option<Level> {
-        match (level, self.last.get_mut(source)) {
-            (Some(level), Some(last)) => {
-                *last = level;
-                Some(level)
-            }
-            (Some(level), None) => {
-                if self.last.len() < Self::MAX_SOURCES {
-                    self.last.insert(source.to_owned(), level);
+    /// When so many are remembered, those out of reach are forgotten, which leaves at most one for
+    /// each line in reach.
+    const MAX_SOURCES: usize = 4096;
+
+    /// Lines must come in order; those that are left out must not matter for the ones that follow.
+    pub fn effective(&mut self, line: u64, source: &str, level: Option<Level>) -> Option<Level> {
+        let Some(level) = level else { return self.inherited(line, source) };
+        match self.last.get_mut(source) {
+            Some(last) => *last = (line, level),
+            None => {
+                if self.last.len() >= Self::MAX_SOURCES {
+                    self.last.retain(|_, (at, _)| line.saturating_sub(*at) <= Self::REACH);
                 }
-                Some(level)
+                self.last.insert(source.to_owned(), (line, level));
             }
-            (None, last) => last.copied(),
         }
+        Some(level)
+    }
+
+    /// The level that a record without one has at this place.
+    pub fn inherited(&self, line: u64, source: &str) -> Option<Level> {
+        let (at, level) = self.last.get(source)?;
+        (line.saturating_sub(*at) <= Self::REACH).then_some(*level)
+    }
+
+    /// Whether a record of this source was seen that has a level: what lies before it says nothing more.
+    pub fn knows(&self, source: &str) -> bool {
+        self.last.contains_key(source)
+    }
+
+    /// Learns what another knows that saw lines before the first of ours.
+    pub fn add_older(&mut self, older: Self) {
+        for (source, last) in older.last {
+            self.last.entry(source).or_insert(last);
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.last.clear();
     }
 }
 
@@ -184,9 +210,22 @@ mod tests {
     #[test]
     fn a_stack_trace_takes_the_level_before_it_of_its_own_source() {
         let mut tracker = LevelTracker::default();
-        assert_eq!(tracker.effective("a", None), None);
-        assert_eq!(tracker.effective("a", Some(Level::Error)), Some(Level::Error));
-        assert_eq!(tracker.effective("b", Some(Level::Info)), Some(Level::Info));
-        assert_eq!(tracker.effective("a", None), Some(Level::Error));
+        assert_eq!(tracker.effective(0, "a", None), None);
+        assert_eq!(tracker.effective(1, "a", Some(Level::Error)), Some(Level::Error));
+        assert_eq!(tracker.effective(2, "b", Some(Level::Info)), Some(Level::Info));
+        assert_eq!(tracker.effective(3, "a", None), Some(Level::Error));
+        let reach = LevelTracker::REACH;
+        assert_eq!(tracker.effective(1 + reach, "a", None), Some(Level::Error));
+        assert_eq!(tracker.effective(2 + reach, "a", None), None, "too far away");
+    }
+
+    #[test]
+    fn a_tracker_forgets_only_what_is_out_of_reach() {
+        let mut tracker = LevelTracker::default();
+        for line in 0..20_000 {
+            tracker.effective(line, &line.to_string(), Some(Level::Warn));
+        }
+        assert!(tracker.last.len() <= LevelTracker::MAX_SOURCES);
+        assert_eq!(tracker.inherited(20_000, "19000"), Some(Level::Warn));
     }
 }

@@ -31,6 +31,10 @@ impl LineRange {
         self.start == self.end
     }
 
+    pub fn contains(self, line: u64) -> bool {
+        self.start <= line && line < self.end
+    }
+
     pub fn intersect(self, other: Self) -> Self {
         Self::new(self.start.max(other.start), self.end.min(other.end))
     }

@@ -3,6 +3,7 @@
 //! Everything here is pure: no clock, no file, no network. A value that exists is valid, because
 //! the only way to make one is a constructor that checks it ("parse, don't validate").
 
+mod bounds;
 mod ids;
 mod level;
 mod lines;
@@ -11,8 +12,10 @@ mod record;
 mod state;
 mod time;
 
+pub use bounds::Bounds;
 pub use ids::{
     App, AttemptId, AttemptKey, AttemptNo, Identity, Instance, InvalidName, Job, Labels, MAX_LABELS_BYTES, RuleName,
+    json_escaped,
 };
 pub use level::{Level, LevelSet, LevelTracker};
 pub use lines::LineRange;

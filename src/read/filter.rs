@@ -2,12 +2,12 @@
 
 use regex::Regex;
 
-use crate::model::{Level, LevelTracker, Record, Timestamp};
+use crate::model::{Bounds, Level, LevelTracker, Record, Timestamp};
 
 /// All conditions must hold; an empty filter lets everything through.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// This level or above. A record without one counts as the record before it of its source.
+    /// This level or above. A record without one counts as one before it ([`LevelTracker`]).
     pub level: Option<Level>,
     /// From this moment on.
     pub since: Option<Timestamp>,
@@ -29,18 +29,22 @@ impl Filter {
             && self.source.is_none()
     }
 
-    /// A filter at work on consecutive records.
-    pub fn matcher(&self) -> Matcher<'_> {
-        Matcher { filter: self, levels: LevelTracker::default() }
+    /// What it says of many records at once.
+    pub fn bounds(&self) -> Bounds {
+        Bounds { level: self.level, since: self.since, until: self.until }
     }
 
-    /// Must see every record of a range in order, with the same `levels`, because a record's level
-    /// may be that of one before it.
-    pub fn matches(&self, levels: &mut LevelTracker, record: &Record<'_>) -> bool {
-        let effective = levels.effective(&record.source, record.level);
+    /// Must see every record in reach in order, with the same `levels`, because a record's level may
+    /// be that of one before it.
+    pub fn matches(&self, levels: &mut LevelTracker, line: u64, record: &Record<'_>) -> bool {
+        let effective = levels.effective(line, &record.source, record.level);
         // Where nobody can say, showing too much beats hiding an error.
-        self.level.is_none_or(|least| effective.is_none_or(|level| level >= least))
-            && self.since.is_none_or(|since| record.ts >= since)
+        self.level.is_none_or(|least| effective.is_none_or(|level| level >= least)) && self.matches_itself(record)
+    }
+
+    /// All conditions but the level, which a record may have from others.
+    pub(super) fn matches_itself(&self, record: &Record<'_>) -> bool {
+        self.since.is_none_or(|since| record.ts >= since)
             && self.until.is_none_or(|until| record.ts < until)
             && self.source.as_ref().is_none_or(|source| record.source == *source)
             && self
@@ -48,18 +52,6 @@ impl Filter {
                 .iter()
                 .all(|text| memchr::memmem::find(record.message.as_bytes(), text.as_bytes()).is_some())
             && self.regex.as_ref().is_none_or(|regex| regex.is_match(&record.message))
-    }
-}
-
-/// A filter and what it remembers of the records before.
-pub struct Matcher<'f> {
-    filter: &'f Filter,
-    levels: LevelTracker,
-}
-
-impl Matcher<'_> {
-    pub fn matches(&mut self, record: &Record<'_>) -> bool {
-        self.filter.matches(&mut self.levels, record)
     }
 }
 
@@ -88,8 +80,9 @@ mod tests {
             record(4, Some(Level::Warn), "timeout again"),
         ];
         let check = |filter: Filter, expected: &[usize]| {
-            let mut matcher = filter.matcher();
-            let found: Vec<usize> = (0..all.len()).filter(|at| matcher.matches(&all[*at])).collect();
+            let mut levels = LevelTracker::default();
+            let found: Vec<usize> =
+                (0..all.len()).filter(|at| filter.matches(&mut levels, *at as u64, &all[*at])).collect();
             assert_eq!(found, expected, "{filter:?}");
         };
         check(Filter::default(), &[0, 1, 2, 3]);

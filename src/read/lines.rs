@@ -4,16 +4,19 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{ReadError, Reader, View};
+use super::{Cost, ReadError, Reader, View};
 use crate::catalog::{Part, Snapshot};
-use crate::cold::segment::{self, FrameMap, PartReader, Place};
+use crate::cold::segment::{self, Asked, FrameMap, PartReader, Place};
 use crate::cold::{Error as ColdError, ObjectName};
 use crate::db::Home;
-use crate::hot::{self, StoredChunk};
-use crate::model::{AttemptKey, LineRange, RuleName};
+use crate::hot::{self, Outline, StoredChunk};
+use crate::model::{AttemptKey, Bounds, LevelTracker, LineRange, RuleName};
 
 /// Chunks fetched at a time: half a MiB of usual records, and at most 16 of the largest.
 const CHUNKS_PER_SCAN: u32 = 16;
+
+/// Rows without payload looked at at a time: some 50 bytes each.
+const OUTLINES_AT_A_TIME: u32 = 1_000;
 
 /// Where a block came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,87 +70,205 @@ impl Block {
     }
 }
 
-/// Reads a range in order. Ends after its last line, or with an error; never early.
+/// Which lines to read, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub lines: LineRange,
+    /// What cannot hold a record within them is left out.
+    pub bounds: Bounds,
+    /// From the last block to the first; lines inside of a block stay in order.
+    pub backwards: bool,
+    /// How many lines are surely wanted: what is fetched at first.
+    pub at_once: u64,
+}
+
+/// Reads a range block by block. Ends after its last line, or with an error; never early.
+///
+/// Between blocks lines are missing only where the bounds leave them out.
 pub struct Lines {
     reader: Reader,
     key: AttemptKey,
     snapshot: Snapshot,
+    bounds: Bounds,
+    backwards: bool,
+    at_once: u64,
     left: LineRange,
+    outlines: VecDeque<Outline>,
     ready: VecDeque<StoredChunk>,
-    part: Option<PartReader>,
+    /// The part that is being read, and its lines.
+    part: Option<(PartReader, LineRange)>,
     /// The line at which the last new snapshot was taken.
     looked_again_at: Option<u64>,
     touched: Tiers,
+    cost: Cost,
 }
 
 impl Lines {
-    pub(super) fn new(reader: Reader, view: &View, range: LineRange) -> Self {
+    pub(super) fn new(reader: Reader, view: &View, wanted: Wanted) -> Self {
+        Self::of(reader, view.key(), view.snapshot.clone(), wanted)
+    }
+
+    fn of(reader: Reader, key: AttemptKey, snapshot: Snapshot, wanted: Wanted) -> Self {
         Self {
-            key: view.key(),
-            snapshot: view.snapshot.clone(),
-            left: range,
+            key,
+            snapshot,
+            bounds: wanted.bounds,
+            backwards: wanted.backwards,
+            at_once: wanted.at_once,
+            left: wanted.lines,
+            outlines: VecDeque::new(),
             ready: VecDeque::new(),
             part: None,
             looked_again_at: None,
             touched: Tiers::default(),
+            cost: Cost::default(),
             reader,
         }
+    }
+
+    /// The lines before `line` that a level may be inherited from, of the same attempt.
+    pub(super) fn before(&self, line: u64) -> Self {
+        let lines = LineRange::new(line.saturating_sub(LevelTracker::REACH), line);
+        let lines = lines.intersect(self.snapshot.attempt.lines());
+        let wanted = Wanted { lines, bounds: Bounds::default(), backwards: false, at_once: u64::MAX };
+        Self::of(self.reader.clone(), self.key.clone(), self.snapshot.clone(), wanted)
     }
 
     pub fn touched(&self) -> Tiers {
         self.touched
     }
 
+    pub fn cost(&self) -> Cost {
+        let mut cost = self.cost;
+        cost.add_part(self.part.as_ref().map(|(part, _)| part.cost()).unwrap_or_default());
+        cost
+    }
+
     /// The next lines of the range; `None` behind its end.
     pub async fn next(&mut self) -> Result<Option<Block>, ReadError> {
         while !self.left.is_empty() {
-            let next = self.left.start();
-            let block = if self.part.is_some() || next < self.snapshot.attempt.archived_line {
+            let block = if self.part.is_some() || self.next_line() < self.snapshot.attempt.archived_line {
                 self.next_cold().await?
             } else {
                 self.next_hot().await?
             };
             if let Some(block) = block {
-                debug_assert_eq!(block.lines.start(), next);
-                self.left = LineRange::new(block.lines.end(), self.left.end());
+                debug_assert!(block.lines.intersect(self.left) == block.lines);
+                self.pass(block.lines);
                 self.touched.touch(block.tier);
                 return Ok(Some(block));
             }
         }
-        self.reader.metrics.read(self.touched.as_str());
         Ok(None)
     }
 
-    /// A chunk, or `None` after looking at the catalog again.
+    /// The line to be read next.
+    fn next_line(&self) -> u64 {
+        if self.backwards { self.left.end() - 1 } else { self.left.start() }
+    }
+
+    /// `lines` and what lies between them and the last ones are done with.
+    fn pass(&mut self, lines: LineRange) {
+        self.left = if self.backwards {
+            LineRange::new(self.left.start(), lines.start().clamp(self.left.start(), self.left.end()))
+        } else {
+            LineRange::new(lines.end().clamp(self.left.start(), self.left.end()), self.left.end())
+        };
+    }
+
+    /// A chunk, or `None` after passing over some or looking at the catalog again.
     async fn next_hot(&mut self) -> Result<Option<Block>, ReadError> {
         if self.ready.is_empty() {
-            let Snapshot { home, attempt, .. } = &self.snapshot;
-            self.ready = hot::scan(home, attempt.id, self.left, CHUNKS_PER_SCAN).await?.into();
+            if self.bounds.is_open() && !self.backwards {
+                let Snapshot { home, attempt, .. } = &self.snapshot;
+                self.ready = hot::scan(home, attempt.id, self.left, CHUNKS_PER_SCAN).await?.into();
+            } else if !self.select_chunks().await? {
+                return Ok(None);
+            }
         }
-        let next = self.left.start();
+        let next = self.next_line();
         match self.ready.pop_front() {
-            Some(chunk) if chunk.lines.start() <= next && next < chunk.lines.end() => Ok(Some(cut(chunk, self.left))),
+            Some(chunk) if chunk.lines.contains(next) => {
+                self.cost.chunks += 1;
+                Ok(Some(cut(chunk, self.left)))
+            }
             // Archived and purged since the snapshot.
             _ => self.look_again().await.map(|()| None),
         }
     }
 
+    /// Passes over chunks that their rows rule out and makes the next ones ready; false where there
+    /// are none, or after looking at the catalog again.
+    async fn select_chunks(&mut self) -> Result<bool, ReadError> {
+        let Snapshot { home, attempt, .. } = self.snapshot.clone();
+        if self.outlines.is_empty() {
+            let lines = LineRange::new(self.left.start().max(attempt.archived_line), self.left.end());
+            let limit = u32::try_from(lines.len()).unwrap_or(u32::MAX).min(OUTLINES_AT_A_TIME);
+            self.outlines = hot::outline(&home, attempt.id, lines, self.backwards, limit).await?.into();
+            if self.outlines.is_empty() {
+                return self.look_again().await.map(|()| false);
+            }
+        }
+        while let Some(outline) = self.outlines.front().copied() {
+            if !outline.lines.contains(self.next_line()) {
+                return self.look_again().await.map(|()| false);
+            }
+            if self.bounds.may_hold(outline.levels, Some((outline.first_ts, outline.last_ts))) {
+                break;
+            }
+            self.outlines.pop_front();
+            self.cost.chunks_skipped += 1;
+            self.pass(outline.lines);
+            if self.left.is_empty() {
+                return Ok(false);
+            }
+        }
+        let Some(run) = self.take_run() else { return Ok(false) };
+        self.ready = hot::scan(&home, attempt.id, run.intersect(self.left), CHUNKS_PER_SCAN).await?.into();
+        if self.backwards {
+            self.ready.make_contiguous().reverse();
+        }
+        Ok(true)
+    }
+
+    /// The lines of the next chunks that may match and lie together.
+    fn take_run(&mut self) -> Option<LineRange> {
+        let mut run: Option<LineRange> = None;
+        for _ in 0..CHUNKS_PER_SCAN {
+            let Some(outline) = self.outlines.front() else { break };
+            let is_next =
+                run.is_none_or(|run| outline.lines.end() == run.start() || outline.lines.start() == run.end());
+            if !is_next || !self.bounds.may_hold(outline.levels, Some((outline.first_ts, outline.last_ts))) {
+                break;
+            }
+            let (start, end) = (outline.lines.start(), outline.lines.end());
+            run = Some(run.map_or(outline.lines, |run| LineRange::new(run.start().min(start), run.end().max(end))));
+            self.outlines.pop_front();
+        }
+        run
+    }
+
     /// Lines of a part, or `None` at its end or after looking at the catalog again.
     async fn next_cold(&mut self) -> Result<Option<Block>, ReadError> {
         if self.part.is_none() {
-            let next = self.left.start();
-            let holds_next = |part: &&Part| part.lines.start() <= next && next < part.lines.end();
-            let Some(part) = self.snapshot.parts.iter().find(holds_next) else {
+            let next = self.next_line();
+            let Some(part) = self.snapshot.parts.iter().find(|part| part.lines.contains(next)) else {
                 // Behind the last part that fitted into the snapshot, or expired since.
                 return self.look_again().await.map(|()| None);
             };
-            match open_part(&self.reader, &self.key, &self.snapshot.home, part, self.left).await {
-                Ok(reader) => self.part = Some(reader),
+            if !self.bounds.may_hold(part.levels, part.ts_range) {
+                self.pass(part.lines);
+                return Ok(None);
+            }
+            let (lines, bounds, backwards, at_once) = (self.left, self.bounds, self.backwards, self.at_once);
+            let asked = Asked { lines, bounds, backwards, at_once };
+            match open_part(&self.reader, &self.key, &self.snapshot.home, part, &asked).await {
+                Ok(reader) => self.part = Some((reader, part.lines)),
                 Err(ReadError::Cold(ColdError::NotFound { .. })) => return self.look_again().await.map(|()| None),
                 Err(error) => return Err(error),
             }
         }
-        let Some(part) = &mut self.part else { return Ok(None) };
+        let Some((part, lines)) = &mut self.part else { return Ok(None) };
         match part.next().await {
             Ok(Some(block)) => Ok(Some(Block {
                 lines: LineRange::new(block.first_line, block.first_line + block.line_count),
@@ -155,7 +276,9 @@ impl Lines {
                 tier: Tier::Cold,
             })),
             Ok(None) => {
-                self.part = None;
+                let lines = *lines;
+                self.close_part();
+                self.pass(lines);
                 Ok(None)
             }
             Err(ColdError::NotFound { .. }) => self.look_again().await.map(|()| None),
@@ -163,14 +286,21 @@ impl Lines {
         }
     }
 
+    fn close_part(&mut self) {
+        if let Some((part, _)) = self.part.take() {
+            self.cost.add_part(part.cost());
+        }
+    }
+
     /// What the snapshot named is not there: take a new one, once at each line.
     async fn look_again(&mut self) -> Result<(), ReadError> {
-        let next = self.left.start();
+        let next = self.next_line();
         if self.looked_again_at.replace(next) == Some(next) {
             return Err(ReadError::Missing { line: next });
         }
         self.ready.clear();
-        self.part = None;
+        self.outlines.clear();
+        self.close_part();
         let AttemptKey { app, instance, attempt } = &self.key;
         let catalog = &self.reader.catalog;
         let found = catalog.snapshot(app, instance, Some(*attempt), LineRange::new(next, u64::MAX)).await?;
@@ -189,12 +319,22 @@ impl Lines {
     }
 }
 
+impl Drop for Lines {
+    /// However a read ends, what it did counts.
+    fn drop(&mut self) {
+        if self.touched != Tiers::default() {
+            self.reader.metrics.read(self.touched.as_str());
+        }
+        self.cost().count(&self.reader.metrics);
+    }
+}
+
 async fn open_part(
     reader: &Reader,
     attempt: &AttemptKey,
     home: &Home,
     part: &Part,
-    wanted: LineRange,
+    asked: &Asked,
 ) -> Result<PartReader, ReadError> {
     let rule = reader.catalog.rule_name(home, part.segment.rule_id).await?;
     let rule: RuleName = rule.parse().map_err(|_| crate::db::Error::Row(format!("rule name \"{rule}\"")))?;
@@ -209,7 +349,7 @@ async fn open_part(
         frames: if part.frames.is_empty() { None } else { FrameMap::decode(&part.frames) },
     };
     let part = segment::Part { key: &key, byte_length: part.segment.byte_length, place: &place, attempt };
-    Ok(PartReader::open(&reader.store, part, wanted).await?)
+    Ok(PartReader::open(&reader.store, part, asked).await?)
 }
 
 /// The lines of a chunk that are in `wanted`.

@@ -23,21 +23,26 @@
 //!
 //! Dropping a reader at any point leaves nothing behind: it only ever reads.
 
+mod cost;
 mod cursor;
 mod filter;
 mod lines;
 mod list;
 mod matching;
+mod needle;
 mod page;
 mod search;
+mod sieve;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use cost::Cost;
 pub use cursor::{Cursor, InvalidCursor};
-pub use filter::{Filter, Matcher};
+pub use filter::Filter;
 pub use lines::{Block, Lines, Tier, Tiers};
 pub use matching::Matching;
+use needle::Needle;
 pub use page::{Line, Order, Page, PageRequest};
 pub use search::{Progress, Search, SearchRequest, owner_json};
 
@@ -46,7 +51,7 @@ use crate::catalog::{Catalog, Snapshot};
 use crate::clock::Clock;
 use crate::cold::Store;
 use crate::db;
-use crate::model::{App, AttemptKey, AttemptNo, AttemptState, Identity, Instance, Job, LineRange, Millis};
+use crate::model::{App, AttemptKey, AttemptNo, AttemptState, Bounds, Identity, Instance, Job, LineRange, Millis};
 use crate::telemetry::Metrics;
 
 /// Why a read gives no answer, or stops giving one.
@@ -176,7 +181,9 @@ impl Reader {
 
     /// The lines of `range`, as far as the view has them, in order.
     pub fn lines(&self, view: &View, range: LineRange) -> Lines {
-        Lines::new(self.clone(), view, range.intersect(view.attempt.lines()))
+        let lines = range.intersect(view.attempt.lines());
+        let wanted = lines::Wanted { lines, bounds: Bounds::default(), backwards: false, at_once: u64::MAX };
+        Lines::new(self.clone(), view, wanted)
     }
 
     /// Waits until there is a line at or beyond `line`, the attempt is over, or `patience` ends.

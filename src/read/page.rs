@@ -1,6 +1,10 @@
 //! One page of records.
 
-use super::{Cursor, Filter, ReadError, Reader, Tiers, View};
+use std::ops::ControlFlow;
+
+use super::lines::Wanted;
+use super::sieve::Sieve;
+use super::{Cost, Cursor, Filter, Lines, ReadError, Reader, Tiers, View};
 use crate::model::{LineRange, Record};
 
 /// How a page's records are sorted. Time order is a view of the page, not of the log.
@@ -46,6 +50,7 @@ pub struct Page {
     /// Nothing more of the range is there now.
     pub at_end: bool,
     pub tiers: Tiers,
+    pub cost: Cost,
 }
 
 /// A page also ends here, so that long lines do not make it large.
@@ -54,23 +59,44 @@ const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// A page whose filter lets little through ends here, with a cursor to go on: about a second's work.
 const MAX_SCANNED_BYTES: usize = 256 * 1024 * 1024;
 
-/// The same for reading backwards, in lines.
-const MAX_SCANNED_LINES: u64 = 500_000;
-
-/// Lines looked at before a range, to learn the level that its first records inherit.
-pub(super) const LEVEL_LOOKBACK: u64 = 1_000;
-
-/// Lines looked at a time when reading backwards.
-const REVERSE_STEP: u64 = 2_000;
-
 impl Reader {
     /// The first (or, in reverse, last) records of the range that the filter lets through.
     pub async fn page(&self, view: &View, request: &PageRequest) -> Result<Page, ReadError> {
         let range = request.range.unwrap_or(LineRange::new(0, u64::MAX)).intersect(view.attempt.lines());
+        let filter = &request.filter;
+        let wanted = Wanted {
+            lines: range,
+            bounds: filter.bounds(),
+            backwards: request.reverse,
+            at_once: if filter.is_empty() { request.limit as u64 } else { 1 },
+        };
+        let mut filling = Filling {
+            lines: Lines::new(self.clone(), view, wanted),
+            sieve: Sieve::new(filter.clone()),
+            limit: request.limit,
+            bytes: 0,
+            scanned: 0,
+            page: Page {
+                lines: Vec::new(),
+                next: Cursor {
+                    attempt: view.attempt.attempt,
+                    line: if request.reverse { range.end() } else { range.start() },
+                },
+                at_end: false,
+                tiers: Tiers::default(),
+                cost: Cost::default(),
+            },
+        };
         let mut page = if request.reverse {
-            self.page_backwards(view, request, range).await?
+            filling.backwards().await?;
+            let mut page = filling.page();
+            page.at_end = page.next.line <= range.start();
+            page
         } else {
-            self.page_forwards(view, request, range, usize::MAX).await?
+            filling.forwards(range.end()).await?;
+            let mut page = filling.page();
+            page.at_end = page.next.line >= range.end();
+            page
         };
         if request.order == Order::Time {
             let ts = |line: &Line| Record::parse_json(&line.json).map(|record| record.ts).ok();
@@ -81,102 +107,81 @@ impl Reader {
         }
         Ok(page)
     }
+}
 
-    async fn page_forwards(
-        &self,
-        view: &View,
-        request: &PageRequest,
-        range: LineRange,
-        max_bytes: usize,
-    ) -> Result<Page, ReadError> {
-        let max_bytes = max_bytes.min(MAX_PAGE_BYTES);
-        let mut page = Page {
-            lines: Vec::new(),
-            next: Cursor { attempt: view.attempt.attempt, line: range.start() },
-            at_end: false,
-            tiers: Tiers::default(),
-        };
-        let mut matcher = request.filter.matcher();
-        let look_back = if request.filter.level.is_some() { LEVEL_LOOKBACK } else { 0 };
-        let seen_from = range.start().saturating_sub(look_back).max(view.attempt.lines().start());
-        let mut lines = self.lines(view, LineRange::new(seen_from, range.end()));
-        let (mut bytes, mut scanned) = (0, 0);
-        'page: while let Some(block) = lines.next().await? {
-            for (line, json) in block.records() {
-                let wanted = request.filter.is_empty() || matcher.matches(&Record::parse_json(json)?);
-                if line < range.start() {
-                    continue;
+/// A page in the making.
+struct Filling {
+    lines: Lines,
+    sieve: Sieve,
+    limit: usize,
+    bytes: usize,
+    scanned: usize,
+    page: Page,
+}
+
+impl Filling {
+    async fn forwards(&mut self, end: u64) -> Result<(), ReadError> {
+        while !self.is_done() {
+            let Some(block) = self.lines.next().await? else {
+                self.page.next.line = end;
+                return Ok(());
+            };
+            let Self { sieve, lines, page, limit, bytes, .. } = self;
+            let mut take = |line: u64, json: &[u8]| {
+                if is_full(page, *limit, *bytes, json) {
+                    page.next.line = line;
+                    return Ok(ControlFlow::Break(()));
                 }
-                if wanted {
-                    if page.lines.len() >= request.limit || (bytes + json.len() > max_bytes && bytes > 0) {
-                        break 'page;
-                    }
-                    bytes += json.len();
-                    page.lines.push(Line { line, json: json.to_vec() });
-                }
-                page.next.line = line + 1;
+                *bytes += json.len();
+                page.lines.push(Line { line, json: json.to_vec() });
+                Ok(ControlFlow::Continue(()))
+            };
+            if sieve.sift(lines, &block, &mut take).await?.is_break() {
+                return Ok(());
             }
-            scanned += block.records.len();
-            if page.lines.len() >= request.limit || bytes >= max_bytes || scanned >= MAX_SCANNED_BYTES {
-                break;
-            }
+            self.page.next.line = block.lines.end();
+            self.scanned += block.records.len();
         }
-        page.tiers = lines.touched();
-        page.at_end = page.next.line >= range.end();
-        Ok(page)
+        Ok(())
     }
 
-    async fn page_backwards(&self, view: &View, request: &PageRequest, range: LineRange) -> Result<Page, ReadError> {
-        let mut page = Page {
-            lines: Vec::new(),
-            next: Cursor { attempt: view.attempt.attempt, line: range.end() },
-            at_end: range.is_empty(),
-            tiers: Tiers::default(),
-        };
-        let mut bytes = 0;
-        while !page.at_end {
-            let end = page.next.line;
-            let step = if request.filter.is_empty() { REVERSE_STEP.min(request.limit as u64) } else { REVERSE_STEP };
-            let window = LineRange::new(end.saturating_sub(step.max(1)).max(range.start()), end);
-            let all = PageRequest { limit: usize::MAX, ..request.clone() };
-            let mut found = self.window(view, &all, window, &mut page.tiers).await?;
-            found.reverse();
-            for line in found {
-                if page.lines.len() >= request.limit || (bytes + line.json.len() > MAX_PAGE_BYTES && bytes > 0) {
-                    return Ok(page);
+    async fn backwards(&mut self) -> Result<(), ReadError> {
+        while !self.is_done() {
+            let Some(block) = self.lines.next().await? else {
+                self.page.next.line = 0;
+                return Ok(());
+            };
+            // What matches is known in line order only, and no more of a block fits than it has.
+            let mut found = Vec::new();
+            let mut take = |line: u64, json: &[u8]| {
+                found.push(Line { line, json: json.to_vec() });
+                Ok(ControlFlow::Continue(()))
+            };
+            let _ = self.sieve.sift(&mut self.lines, &block, &mut take).await?;
+            for line in found.into_iter().rev() {
+                if is_full(&self.page, self.limit, self.bytes, &line.json) {
+                    self.page.next.line = line.line + 1;
+                    return Ok(());
                 }
-                bytes += line.json.len();
-                page.next.line = line.line;
-                page.lines.push(line);
+                self.bytes += line.json.len();
+                self.page.lines.push(line);
             }
-            page.next.line = window.start();
-            page.at_end = window.start() <= range.start();
-            if page.lines.len() >= request.limit || range.end() - window.start() >= MAX_SCANNED_LINES {
-                return Ok(page);
-            }
+            self.page.next.line = block.lines.start();
+            self.scanned += block.records.len();
         }
-        Ok(page)
+        Ok(())
     }
 
-    /// All matching lines of a small range, which may take several pages' worth of bytes.
-    async fn window(
-        &self,
-        view: &View,
-        request: &PageRequest,
-        window: LineRange,
-        tiers: &mut Tiers,
-    ) -> Result<Vec<Line>, ReadError> {
-        let (mut found, mut from) = (Vec::new(), window.start());
-        while from < window.end() {
-            let page = self.page_forwards(view, request, LineRange::new(from, window.end()), usize::MAX).await?;
-            tiers.hot |= page.tiers.hot;
-            tiers.cold |= page.tiers.cold;
-            from = page.next.line;
-            found.extend(page.lines);
-            if page.at_end {
-                break;
-            }
-        }
-        Ok(found)
+    fn is_done(&self) -> bool {
+        self.page.lines.len() >= self.limit || self.bytes >= MAX_PAGE_BYTES || self.scanned >= MAX_SCANNED_BYTES
     }
+
+    fn page(self) -> Page {
+        Page { tiers: self.lines.touched(), cost: self.lines.cost(), ..self.page }
+    }
+}
+
+/// Whether one more record is too much. A record alone is never too large.
+fn is_full(page: &Page, limit: usize, bytes: usize, json: &[u8]) -> bool {
+    page.lines.len() >= limit || (bytes + json.len() > MAX_PAGE_BYTES && bytes > 0)
 }

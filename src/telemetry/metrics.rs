@@ -67,6 +67,8 @@ pub struct Metrics {
     pub objects_rewritten: Counter,
     pub set_aside: Counter,
     pub reads: Family<ByTier, Counter>,
+    pub read_blocks: Family<ByKind, Counter>,
+    pub read_bytes: Counter,
     pub errors: Family<ByKind, Counter>,
     pub store_requests: Family<ByKind, Gauge>,
     pub powerjob_lost_lines: Counter,
@@ -126,6 +128,8 @@ impl Default for Metrics {
             objects_rewritten: metric!("objects_rewritten", "Objects whose living part moved to a new one"),
             set_aside: metric!("set_aside_attempts", "Times an attempt was put off because archiving it failed"),
             reads: metric!("reads", "Reads by the tiers they touched"),
+            read_blocks: metric!("read_blocks", "Chunks and frames that reads decompressed or skipped unread"),
+            read_bytes: metric!("read_bytes", "Bytes that reads asked of the object store"),
             errors: metric!("errors", "Errors by kind"),
             store_requests: metric!("store_requests", "Requests to the object store by kind"),
             powerjob_lost_lines: metric!(
@@ -162,6 +166,13 @@ impl Metrics {
 
     pub fn read(&self, tier: &str) {
         self.reads.get_or_create(&ByTier { tier: tier.to_owned() }).inc();
+    }
+
+    /// Adds to what reads have decompressed or skipped; `kind` as `chunk` or `frame_skipped`.
+    pub fn read_blocks(&self, kind: &str, blocks: u64) {
+        if blocks > 0 {
+            self.read_blocks.get_or_create(&ByKind { kind: kind.to_owned() }).inc_by(blocks);
+        }
     }
 
     pub fn run_ended(&self, outcome: &str) {

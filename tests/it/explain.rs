@@ -13,7 +13,8 @@ use logtier::catalog::{
 };
 use logtier::db::{Db, Home};
 use logtier::ingest::Batch;
-use logtier::model::{AttemptId, LineRange, Millis};
+use logtier::model::{AttemptId, Level, LineRange, Millis};
+use logtier::read::{Filter, PageRequest};
 use regex::Regex;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
@@ -275,6 +276,7 @@ async fn lives(daemon: &Daemon) {
         messages(app, &instance).await.expect("readable");
     }
     append(app, "large", &numbered("large", 0..2_000)).await;
+    read_with_filters(app, "large").await;
     declare_and_finish(app, clock.now()).await;
     hold_and_delete(app).await;
     assert_eq!(daemon.archive().await["failures"], serde_json::json!([]));
@@ -300,6 +302,17 @@ async fn lives(daemon: &Daemon) {
     clock.advance(800 * DAY);
     let report = daemon.archive().await;
     assert!(report["forgotten"].as_u64() > Some(40), "{report}");
+}
+
+/// Both ways through the outlines of chunks.
+async fn read_with_filters(app: &App, instance: &str) {
+    let key = crate::harness::logs::key(instance);
+    let view = app.reader.open(&key.app, &key.instance, None).await.expect("a view");
+    for reverse in [false, true] {
+        let filter = Filter { level: Some(Level::Error), ..Filter::default() };
+        let request = PageRequest { limit: 10, filter, reverse, ..PageRequest::default() };
+        app.reader.page(&view, &request).await.expect("a page");
+    }
 }
 
 async fn hold_and_delete(app: &App) {

@@ -17,5 +17,7 @@ mod ingest_safety;
 mod life;
 mod move_safety;
 mod powerjob_proxy;
+mod read_cost;
+mod read_model;
 mod stores;
 mod two_daemons;

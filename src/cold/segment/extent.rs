@@ -23,10 +23,31 @@ impl TsRange {
         self.max
     }
 
+    /// Both ends, least first.
+    pub fn ends(self) -> (Timestamp, Timestamp) {
+        (self.min, self.max)
+    }
+
     pub fn union(self, other: Self) -> Self {
         Self { min: self.min.min(other.min), max: self.max.max(other.max) }
     }
+
+    /// The range in whole milliseconds that holds this one: first, last.
+    pub(super) fn to_millis(self) -> (i64, i64) {
+        let (min, max) = (self.min.nanos(), self.max.nanos());
+        (
+            min.div_euclid(NANOS_PER_MILLI),
+            max.div_euclid(NANOS_PER_MILLI) + i64::from(max.rem_euclid(NANOS_PER_MILLI) > 0),
+        )
+    }
+
+    pub(super) fn from_millis(first: i64, last: i64) -> Self {
+        let ts = |millis: i64| Timestamp::from_nanos(millis.saturating_mul(NANOS_PER_MILLI));
+        Self::new(ts(first), ts(last))
+    }
 }
+
+const NANOS_PER_MILLI: i64 = 1_000_000;
 
 /// A number of lines, and bounds of what they hold: never less than is there, perhaps more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

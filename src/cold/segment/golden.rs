@@ -138,7 +138,7 @@ async fn todays_reader_reads_the_golden_file() {
         let attempt = &entry.attempt.identity.key;
         let part = Part { key: &key, byte_length, place: &place, attempt };
         let all = LineRange::new(0, u64::MAX);
-        let mut reader = PartReader::open(&store, part, all).await.expect("reader").whole_lines();
+        let mut reader = PartReader::open(&store, part, &Asked::all(all)).await.expect("reader").whole_lines();
         while let Some(block) = reader.next().await.expect("lines") {
             ndjson.extend_from_slice(&block.lines);
         }

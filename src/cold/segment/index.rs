@@ -37,6 +37,7 @@ pub struct Index {
     index_offset: u64,
     frames_offset: u64,
     index_end: u64,
+    bytes_read: u64,
 }
 
 impl Index {
@@ -57,8 +58,8 @@ impl Index {
         let index_offset = areas.attempts - SKIPPABLE_HEADER_BYTES;
         let seek = seek_table::decode(tail.slice(ends.index, byte_length)).map_err(corrupt)?;
         check_seek_table(seek, &table, index_offset, ends.index).map_err(corrupt)?;
-        let (frames_offset, index_end) = (areas.frames, ends.index);
-        Ok(Self { key: key.clone(), byte_length, directory, table, index_offset, frames_offset, index_end })
+        let (frames_offset, index_end, bytes_read) = (areas.frames, ends.index, tail.bytes.len() as u64);
+        Ok(Self { key: key.clone(), byte_length, directory, table, index_offset, frames_offset, index_end, bytes_read })
     }
 
     pub fn key(&self) -> &Key {
@@ -98,6 +99,11 @@ impl Index {
     /// Where the frame blocks begin.
     pub fn frames_offset(&self) -> u64 {
         self.frames_offset
+    }
+
+    /// What opening it has read of the object.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read
     }
 
     /// All attempts, in order, with one request and one block in memory.

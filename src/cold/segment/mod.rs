@@ -34,7 +34,7 @@
 //! # Cost
 //!
 //! Some lines of one attempt: one request for the frames that hold them, given the catalog's
-//! [`FrameMap`]; one more where the attempt has over 64 frames. The index without the catalog: one
+//! [`FrameMap`]; one more where the attempt has more frames than a map holds. The index without the catalog: one
 //! request for all but the attempts, one for them. A replay: those two and one for the whole object.
 
 mod codec;
@@ -64,7 +64,7 @@ pub use frames::FrameInfo;
 pub use index::{Entries, Index};
 pub use packer::FrameSpot;
 pub use place::{FrameMap, MappedFrame, Place};
-pub use reader::{LineBlock, Part, PartReader};
+pub use reader::{Asked, LineBlock, Part, PartCost, PartReader};
 pub use replay::{Replay, Replayed};
 pub use writer::{PartPlace, SegmentSettings, SegmentWriter, Written};
 

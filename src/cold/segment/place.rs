@@ -3,6 +3,7 @@
 use crate::model::{LevelSet, LineRange};
 
 use super::codec::{Cursor, Decoded, Malformed, level_byte, put_i64, put_u64, split_level_byte};
+use super::extent::{Extent, TsRange};
 use super::frames::FrameInfo;
 use super::packer::FrameSpot;
 
@@ -17,7 +18,7 @@ pub struct Place {
     pub byte_length: u64,
     /// Bytes of other attempts before the first line in the first frame, decompressed.
     pub skip: u32,
-    /// `None` for more than [`FrameMap::MAX_FRAMES`] frames: then the segment's index has it.
+    /// `None` for more than [`FrameMap::MAX_FRAMES`] frames: then only the segment's index has it.
     pub frames: Option<FrameMap>,
 }
 
@@ -29,8 +30,7 @@ impl Place {
 
 /// How the lines of an attempt fall into its frames: what a reader needs to fetch only some of them.
 ///
-/// A catalog row holds it for attempts of up to [`FrameMap::MAX_FRAMES`] frames; beyond that the
-/// segment's index has it.
+/// A catalog row holds it for attempts of up to some 200 frames; beyond that the segment's index has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FrameMap {
     frames: Vec<MappedFrame>,
@@ -44,44 +44,72 @@ pub struct MappedFrame {
     pub lines: u64,
     /// Bounds of the whole frame, as bits of a level set.
     pub levels: LevelSet,
+    /// The same of its timestamps, where it is one of many frames and they fit.
+    pub ts: Option<TsRange>,
 }
 
 impl FrameMap {
-    /// 64 frames of 2 MiB are 128 MiB of one attempt's NDJSON.
-    pub const MAX_FRAMES: usize = 64;
-    /// The width of the catalog's column. A frame takes at most 5 + 10 + 1 bytes, so 64 of them fit.
-    pub const MAX_BYTES: usize = 1024;
+    /// 256 frames of 2 MiB are 512 MiB of one attempt's NDJSON; a frame takes some 10 bytes.
+    pub const MAX_FRAMES: usize = 256;
+    /// The width of the catalog's column.
+    pub const MAX_BYTES: usize = 2048;
 
     pub fn frames(&self) -> &[MappedFrame] {
         &self.frames
     }
 
-    /// At most [`FrameMap::MAX_BYTES`] for a map of up to [`FrameMap::MAX_FRAMES`] frames.
+    /// At most [`FrameMap::MAX_BYTES`]: where they do not fit without the timestamps, and then not
+    /// at all (no bytes), the segment's index has them.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(8 * self.frames.len());
-        let mut lines_before = 0i64;
+        let fits = |bytes: &Vec<u8>| bytes.len() <= Self::MAX_BYTES;
+        Some(self.encode_with(true))
+            .filter(fits)
+            .or_else(|| Some(self.encode_with(false)).filter(fits))
+            .unwrap_or_default()
+    }
+
+    fn encode_with(&self, ts: bool) -> Vec<u8> {
+        let mut out = Vec::with_capacity(12 * self.frames.len());
+        let (mut lines_before, mut millis_before) = (0i64, 0i64);
         for frame in &self.frames {
+            let ts = frame.ts.filter(|_| ts);
             put_u64(&mut out, frame.compressed_len.into());
             put_i64(&mut out, (frame.lines as i64).wrapping_sub(lines_before));
-            out.push(level_byte(frame.levels, None));
+            out.push(level_byte(frame.levels, ts));
             lines_before = frame.lines as i64;
+            if let Some((first, last)) = ts.map(TsRange::to_millis) {
+                put_i64(&mut out, first.wrapping_sub(millis_before));
+                put_u64(&mut out, last.wrapping_sub(first) as u64);
+                millis_before = first;
+            }
         }
         out
     }
 
-    /// Reads what [`FrameMap::encode`] wrote; `None` where the bytes are something else.
+    /// Reads what [`FrameMap::encode`] wrote, with bounds in whole milliseconds; `None` where the
+    /// bytes are something else.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         Self::try_decode(bytes).ok()
     }
 
     fn try_decode(bytes: &[u8]) -> Decoded<Self> {
         let (mut cursor, mut frames, mut lines_before) = (Cursor::new(bytes), Vec::new(), 0i64);
+        let mut millis_before = 0i64;
         while !cursor.is_empty() {
             let compressed_len = cursor.u32()?;
             lines_before = lines_before.wrapping_add(cursor.i64()?);
             let lines = u64::try_from(lines_before).map_err(|_| Malformed("a frame has less than no lines"))?;
-            let (levels, _) = split_level_byte(cursor.u8()?);
-            frames.push(MappedFrame { compressed_len, lines, levels });
+            let (levels, has_ts) = split_level_byte(cursor.u8()?);
+            let mut ts = None;
+            if has_ts {
+                millis_before = millis_before.wrapping_add(cursor.i64()?);
+                let last = millis_before.wrapping_add(cursor.u64()? as i64);
+                if last < millis_before {
+                    return Err(Malformed("a range of timestamps ends before it starts"));
+                }
+                ts = Some(TsRange::from_millis(millis_before, last));
+            }
+            frames.push(MappedFrame { compressed_len, lines, levels, ts });
         }
         Ok(Self { frames })
     }
@@ -165,7 +193,10 @@ impl FrameTable {
             if mine == 0 || mine > frame.extent.lines {
                 return Err(Malformed("an attempt has more lines than its frames"));
             }
-            frames.push(MappedFrame { compressed_len: frame.compressed_len, lines: mine, levels: frame.extent.levels });
+            let Extent { levels, ts, .. } = frame.extent;
+            // A part's own row says it of a single frame, and more exactly.
+            let ts = ts.filter(|_| count > 1);
+            frames.push(MappedFrame { compressed_len: frame.compressed_len, lines: mine, levels, ts });
         }
         Ok(FrameMap { frames })
     }
@@ -175,8 +206,8 @@ impl FrameTable {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::extent::Extent;
     use super::*;
+    use crate::model::Timestamp;
 
     fn table(frames: &[(u32, u32, u64)]) -> FrameTable {
         let frame = |&(compressed_len, raw_len, lines)| {
@@ -220,19 +251,49 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_largest_map_fits_its_column(frames in prop::collection::vec((any::<u32>(), any::<i64>(), 0i64..128), 64)) {
-            let frame = |(compressed_len, lines, levels): (u32, i64, i64)| {
-                MappedFrame { compressed_len, lines: lines.unsigned_abs() & i64::MAX as u64, levels: LevelSet::stored(levels) }
+        fn a_map_fits_its_column_and_is_never_too_narrow(
+            frames in prop::collection::vec((any::<u32>(), 0u64..1 << 40, 0i64..128, any::<Option<(i64, i64)>>()), 0..256),
+        ) {
+            let frame = |(compressed_len, lines, levels, ts): (u32, u64, i64, Option<(i64, i64)>)| {
+                let ts = ts.map(|(a, b)| TsRange::new(Timestamp::from_nanos(a), Timestamp::from_nanos(b)));
+                MappedFrame { compressed_len, lines, levels: LevelSet::stored(levels), ts }
             };
             let map = FrameMap { frames: frames.into_iter().map(frame).collect() };
             let bytes = map.encode();
             prop_assert!(bytes.len() <= FrameMap::MAX_BYTES);
-            prop_assert_eq!(FrameMap::decode(&bytes), Some(map));
+            let decoded = FrameMap::decode(&bytes).expect("own bytes");
+            if bytes.is_empty() {
+                prop_assert!(map.frames.is_empty() || map.encode_with(false).len() > FrameMap::MAX_BYTES);
+                return Ok(());
+            }
+            prop_assert_eq!(decoded.frames.len(), map.frames.len());
+            for (one, other) in decoded.frames.iter().zip(&map.frames) {
+                prop_assert_eq!((one.compressed_len, one.lines, one.levels), (other.compressed_len, other.lines, other.levels));
+                if let Some((wide, narrow)) = one.ts.zip(other.ts) {
+                    prop_assert!(wide.min() <= narrow.min() && wide.max() >= narrow.max());
+                }
+            }
         }
 
         #[test]
         fn any_bytes_are_a_map_or_refused(bytes: Vec<u8>) {
             let _ = FrameMap::decode(&bytes);
         }
+    }
+
+    #[test]
+    fn a_usual_attempt_of_300_mb_needs_no_index() {
+        let frame = |n: i64| {
+            let ts = |millis: i64| Timestamp::from_nanos(1_800_000_000_000_000_000 + millis * 1_000_000);
+            let ts = Some(TsRange::new(ts(n * 61_234), ts((n + 1) * 61_234)));
+            MappedFrame {
+                compressed_len: 150_000 + n as u32,
+                lines: 13_000 + n as u64 % 500,
+                levels: LevelSet::EMPTY,
+                ts,
+            }
+        };
+        let map = FrameMap { frames: (0..150).map(frame).collect() };
+        assert_eq!(FrameMap::decode(&map.encode()), Some(map));
     }
 }

@@ -1,4 +1,7 @@
-//! Reads lines of one attempt from its part, with one ranged request.
+//! Reads lines of one attempt from its part: only the frames that may hold what is asked for.
+//!
+//! Frames that lie together are fetched by one ranged request; a gap is read over where that costs
+//! less than another request. Forwards, the next frame is decompressed while one is looked at.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,17 +11,29 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use memchr::memchr;
 use serde::Deserialize;
+use tokio::task::JoinHandle;
 
 use crate::cold::error::{Error, Result};
 use crate::cold::keys::Key;
 use crate::cold::store::Store;
-use crate::model::{App, AttemptKey, AttemptNo, Instance, LineRange, tail_start};
+use crate::model::{App, AttemptKey, AttemptNo, Bounds, Instance, LineRange, tail_start};
 
 use super::codec::{Decoded, Malformed};
+use super::extent::TsRange;
 use super::index::Index;
 use super::place::{FrameMap, Place};
 use super::pull::Pull;
 use super::{MAX_FRAME_BYTES, zframe};
+
+/// Compressed bytes between two wanted frames that are read over: they arrive in the time that
+/// another request takes to be answered by a store some milliseconds away.
+const MAX_GAP_BYTES: u64 = 128 << 10;
+
+/// Frames that one request for a page gets at most, after it has doubled from the first.
+const MAX_RUN_FRAMES: usize = 16;
+
+/// Compressed bytes that are held to read backwards.
+const MAX_HELD_BYTES: u64 = 4 << 20;
 
 /// A part as the catalog knows it: which object, where in it, and whose lines must be there.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +45,36 @@ pub struct Part<'a> {
     pub attempt: &'a AttemptKey,
 }
 
+/// What to read of a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    pub lines: LineRange,
+    /// Frames that cannot hold a record within them are left out.
+    pub bounds: Bounds,
+    /// From the last frame to the first.
+    pub backwards: bool,
+    /// How many lines are surely wanted: the first request gets no more frames than hold them.
+    pub at_once: u64,
+}
+
+impl Asked {
+    /// All of `lines`, forwards, with one request.
+    pub fn all(lines: LineRange) -> Self {
+        Self { lines, bounds: Bounds::default(), backwards: false, at_once: u64::MAX }
+    }
+}
+
+/// What reading has cost so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PartCost {
+    /// Frames that were decompressed.
+    pub frames: u64,
+    /// Frames of wanted lines that were left out by their bounds.
+    pub frames_skipped: u64,
+    /// Bytes of the object that were asked for.
+    pub bytes: u64,
+}
+
 /// Consecutive lines of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LineBlock {
@@ -39,52 +84,92 @@ pub struct LineBlock {
     pub lines: Bytes,
 }
 
-/// The lines of a part that are in a wanted range, frame by frame.
+/// The lines of a part that are asked for, frame by frame.
 ///
-/// Holds one frame at a time. Gives all wanted lines or an error, never fewer.
+/// Holds two frames at a time. Gives all lines that may be wanted or an error, never fewer; between
+/// blocks lines are missing only where the bounds leave frames out.
 pub struct PartReader {
-    pull: Pull,
-    frames: VecDeque<WantedFrame>,
-    next_line: u64,
+    store: Store,
+    key: Key,
     attempt: Arc<AttemptKey>,
     whole_lines: bool,
+    backwards: bool,
+    /// In the order of reading.
+    frames: VecDeque<WantedFrame>,
+    /// How many frames the next request may get.
+    run_frames: usize,
+    /// Forwards: the open request, where its next byte stands, and where it ends.
+    run: Option<(Pull, u64, u64)>,
+    /// Backwards: frames that were fetched.
+    held: VecDeque<(WantedFrame, Bytes)>,
+    ahead: Option<Decoding>,
+    cost: PartCost,
+}
+
+struct Decoding {
+    frame: WantedFrame,
+    task: JoinHandle<Decoded<Vec<u8>>>,
 }
 
 /// What to take out of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct WantedFrame {
+    /// Where it begins in the object.
+    offset: u64,
     compressed_len: u32,
     /// Bytes before the attempt's first line in this frame.
     skip: u32,
     /// Lines of the attempt that are not wanted.
     drop: u64,
+    first_line: u64,
     take: u64,
 }
 
+impl WantedFrame {
+    fn end(&self) -> u64 {
+        self.offset.saturating_add(self.compressed_len.into())
+    }
+}
+
 impl PartReader {
-    /// Asks for the frames that hold the `wanted` lines, as far as the part has them.
-    ///
-    /// One request; one or two more before it where the place has no frame map.
-    pub async fn open(store: &Store, part: Part<'_>, wanted: LineRange) -> Result<Self> {
+    /// Finds the frames that may hold what is asked for. No request, but one or two where the place
+    /// has no frame map.
+    pub async fn open(store: &Store, part: Part<'_>, asked: &Asked) -> Result<Self> {
         let place = part.place;
-        let wanted = wanted.intersect(place.lines());
-        let attempt = Arc::new(part.attempt.clone());
-        let (frames, offset) = if wanted.is_empty() {
-            (VecDeque::new(), 0)
-        } else {
-            match &place.frames {
-                Some(map) => select(map, place, wanted),
-                None => {
-                    let index = Index::open(store, part.key, part.byte_length).await?;
-                    select(&index.frame_map(place)?, place, wanted)
-                }
+        let lines = asked.lines.intersect(place.lines());
+        let mut cost = PartCost::default();
+        let selected = match &place.frames {
+            _ if lines.is_empty() => Ok(VecDeque::new()),
+            Some(map) => select(map, place, lines, asked.bounds, &mut cost),
+            None => {
+                let index = Index::open(store, part.key, part.byte_length).await?;
+                cost.bytes += index.bytes_read();
+                select(&index.frame_map(place)?, place, lines, asked.bounds, &mut cost)
             }
-            .map_err(|wrong| Error::corrupt(part.key, wrong.0))?
         };
-        let len: u64 = frames.iter().map(|frame| u64::from(frame.compressed_len)).sum();
-        let stream = store.stream_range(part.key, offset..offset.saturating_add(len)).await?;
-        let pull = Pull::new(part.key.clone(), stream);
-        Ok(Self { pull, frames, next_line: wanted.start(), attempt, whole_lines: false })
+        let mut frames = selected.map_err(|wrong| Error::corrupt(part.key, wrong.0))?;
+        if asked.backwards {
+            frames.make_contiguous().reverse();
+        }
+        let mut at_once = 0u64;
+        let run_frames = frames.iter().take_while(|frame| {
+            let more = at_once < asked.at_once;
+            at_once = at_once.saturating_add(frame.take);
+            more
+        });
+        Ok(Self {
+            run_frames: run_frames.count().max(1),
+            store: store.clone(),
+            key: part.key.clone(),
+            attempt: Arc::new(part.attempt.clone()),
+            whole_lines: false,
+            backwards: asked.backwards,
+            frames,
+            run: None,
+            held: VecDeque::new(),
+            ahead: None,
+            cost,
+        })
     }
 
     /// Gives the NDJSON lines as they stand in the object, with the identity in front, instead of the
@@ -94,20 +179,88 @@ impl PartReader {
         self
     }
 
-    /// The wanted lines of the next frame; `None` after the last wanted line.
+    pub fn cost(&self) -> PartCost {
+        self.cost
+    }
+
+    /// The wanted lines of the next frame; `None` after the last.
     pub async fn next(&mut self) -> Result<Option<LineBlock>> {
-        let Some(frame) = self.frames.pop_front() else { return Ok(None) };
-        let compressed = self.pull.take(frame.compressed_len.into()).await?;
+        let current = match self.ahead.take() {
+            Some(decoding) => decoding,
+            None => match self.fetch().await? {
+                Some((frame, compressed)) => self.decode(frame, compressed),
+                None => return Ok(None),
+            },
+        };
+        // What the open request brings anyway is decompressed while this frame is looked at.
+        if self.run.is_some()
+            && let Some((frame, compressed)) = self.fetch().await?
+        {
+            self.ahead = Some(self.decode(frame, compressed));
+        }
+        let Decoding { frame, task } = current;
+        let lines = task.await.unwrap_or(Err(Malformed("decoding it panicked")));
+        let lines = lines.map_err(|wrong| Error::corrupt(&self.key, wrong.0))?;
+        Ok(Some(LineBlock { first_line: frame.first_line, line_count: frame.take, lines: lines.into() }))
+    }
+
+    fn decode(&mut self, frame: WantedFrame, compressed: Bytes) -> Decoding {
+        self.cost.frames += 1;
         let (attempt, whole_lines) = (Arc::clone(&self.attempt), self.whole_lines);
-        let extracted = tokio::task::spawn_blocking(move || {
+        let task = tokio::task::spawn_blocking(move || {
             let raw = zframe::decompress(&compressed, MAX_FRAME_BYTES)?;
             extract(&raw, frame, &attempt, whole_lines)
         });
-        let extracted = extracted.await.unwrap_or(Err(Malformed("decoding it panicked")));
-        let lines = extracted.map_err(|wrong| Error::corrupt(self.pull.key(), wrong.0))?;
-        let first_line = self.next_line;
-        self.next_line += frame.take;
-        Ok(Some(LineBlock { first_line, line_count: frame.take, lines: lines.into() }))
+        Decoding { frame, task }
+    }
+
+    /// The next frame's bytes.
+    async fn fetch(&mut self) -> Result<Option<(WantedFrame, Bytes)>> {
+        if self.backwards { self.fetch_backwards().await } else { self.fetch_forwards().await }
+    }
+
+    async fn fetch_forwards(&mut self) -> Result<Option<(WantedFrame, Bytes)>> {
+        let Some(frame) = self.frames.pop_front() else { return Ok(None) };
+        let (mut pull, at, end) = match self.run.take() {
+            Some(run) => run,
+            None => {
+                let most = self.next_run() - 1;
+                let more = run_len(&frame, self.frames.make_contiguous(), most, u64::MAX);
+                let end = more.checked_sub(1).map_or(&frame, |last| &self.frames[last]).end();
+                self.cost.bytes += end - frame.offset;
+                let stream = self.store.stream_range(&self.key, frame.offset..end).await?;
+                (Pull::new(self.key.clone(), stream), frame.offset, end)
+            }
+        };
+        pull.take(frame.offset - at).await?;
+        let compressed = pull.take(frame.compressed_len.into()).await?;
+        self.run = (frame.end() < end).then_some((pull, frame.end(), end));
+        Ok(Some((frame, compressed)))
+    }
+
+    async fn fetch_backwards(&mut self) -> Result<Option<(WantedFrame, Bytes)>> {
+        if self.held.is_empty() {
+            let Some(last) = self.frames.pop_front() else { return Ok(None) };
+            let most = self.next_run() - 1;
+            let more = run_len(&last, self.frames.make_contiguous(), most, MAX_HELD_BYTES);
+            let mut run = vec![last];
+            run.extend(self.frames.drain(..more));
+            let (start, end) = (run[run.len() - 1].offset, last.end());
+            self.cost.bytes += end - start;
+            let bytes = self.store.get_range(&self.key, start..end).await?;
+            self.held = run
+                .into_iter()
+                .map(|frame| (frame, bytes.slice((frame.offset - start) as usize..(frame.end() - start) as usize)))
+                .collect();
+        }
+        Ok(self.held.pop_front())
+    }
+
+    /// How many frames this request may get; the next one twice as many.
+    fn next_run(&mut self) -> usize {
+        let frames = self.run_frames;
+        self.run_frames = frames.saturating_mul(2).min(MAX_RUN_FRAMES).max(frames);
+        frames
     }
 
     /// The same as a stream.
@@ -118,25 +271,46 @@ impl PartReader {
     }
 }
 
-/// The frames that hold `wanted` (not empty, inside of the place), and where the first begins.
-fn select(map: &FrameMap, place: &Place, wanted: LineRange) -> Decoded<(VecDeque<WantedFrame>, u64)> {
+/// How many of `rest` are fetched together with `first`: at most `most`, none behind a large gap, and
+/// no more than `max_bytes` in all.
+fn run_len(first: &WantedFrame, rest: &[WantedFrame], most: usize, max_bytes: u64) -> usize {
+    let (mut before, mut len) = (first, 0);
+    for frame in rest.iter().take(most) {
+        let gap = frame.offset.saturating_sub(before.end()).max(before.offset.saturating_sub(frame.end()));
+        let bytes = frame.end().max(first.end()) - frame.offset.min(first.offset);
+        if gap > MAX_GAP_BYTES || bytes > max_bytes {
+            break;
+        }
+        (before, len) = (frame, len + 1);
+    }
+    len
+}
+
+/// The frames that may hold what is wanted of `lines` (not empty, inside of the place).
+fn select(
+    map: &FrameMap,
+    place: &Place,
+    lines: LineRange,
+    bounds: Bounds,
+    cost: &mut PartCost,
+) -> Decoded<VecDeque<WantedFrame>> {
     let (mut line, mut offset) = (place.first_line, place.byte_offset);
-    let (mut frames, mut start) = (VecDeque::new(), None);
+    let mut frames = VecDeque::new();
     for (i, frame) in map.frames().iter().enumerate() {
         let end = line.checked_add(frame.lines).ok_or(Malformed("its frame map has too many lines"))?;
-        let here = LineRange::new(line, end).intersect(wanted);
+        let here = LineRange::new(line, end).intersect(lines);
         if !here.is_empty() {
-            start.get_or_insert(offset);
-            let skip = if i == 0 { place.skip } else { 0 };
-            let (drop, take) = (here.start() - line, here.len());
-            frames.push_back(WantedFrame { compressed_len: frame.compressed_len, skip, drop, take });
+            if bounds.may_hold(frame.levels, frame.ts.map(TsRange::ends)) {
+                let skip = if i == 0 { place.skip } else { 0 };
+                let (drop, take, compressed_len) = (here.start() - line, here.len(), frame.compressed_len);
+                frames.push_back(WantedFrame { offset, compressed_len, skip, drop, first_line: here.start(), take });
+            } else {
+                cost.frames_skipped += 1;
+            }
         }
         (line, offset) = (end, offset.saturating_add(frame.compressed_len.into()));
     }
-    match start {
-        Some(start) if line == place.lines().end() => Ok((frames, start)),
-        _ => Err(Malformed("its frame map and its part disagree")),
-    }
+    if line == place.lines().end() { Ok(frames) } else { Err(Malformed("its frame map and its part disagree")) }
 }
 
 /// Takes the wanted lines out of a decompressed frame, after checking whose they are.
@@ -146,7 +320,8 @@ fn extract(raw: &[u8], frame: WantedFrame, attempt: &AttemptKey, whole_lines: bo
     for _ in 0..frame.drop {
         take_line(&mut rest).ok_or(too_few)?;
     }
-    let mut out = Vec::new();
+    let mut out =
+        Vec::with_capacity(rest.len().min(usize::try_from(frame.take.saturating_mul(256)).unwrap_or(usize::MAX)));
     // The head is the same on all lines of an attempt, so looking for its end once is enough.
     let mut head: &[u8] = b"";
     for _ in 0..frame.take {

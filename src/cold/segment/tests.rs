@@ -157,7 +157,7 @@ pub(super) fn memory() -> Store {
 async fn read(store: &Store, written: &Written, place: &Place, of: &Sample, wanted: LineRange) -> Result<Vec<u8>> {
     let (key, attempt) = (key(), &of.attempt.identity.key);
     let part = Part { key: &key, byte_length: written.byte_length, place, attempt };
-    let mut reader = PartReader::open(store, part, wanted).await?;
+    let mut reader = PartReader::open(store, part, &Asked::all(wanted)).await?;
     let (mut all, mut next) = (Vec::new(), wanted.intersect(place.lines()).start());
     while let Some(block) = reader.next().await? {
         assert_eq!(block.first_line, next);
@@ -462,7 +462,8 @@ async fn whole_lines_keep_the_identity() {
     let (key, sample) = (key(), &samples[1]);
     let attempt = &sample.attempt.identity.key;
     let part = Part { key: &key, byte_length: written.byte_length, place: &written.parts[1].place, attempt };
-    let reader = PartReader::open(&store, part, LineRange::new(0, u64::MAX)).await.expect("reader").whole_lines();
+    let reader =
+        PartReader::open(&store, part, &Asked::all(LineRange::new(0, u64::MAX))).await.expect("reader").whole_lines();
     let blocks: Vec<_> = futures::TryStreamExt::try_collect(reader.into_stream()).await.expect("blocks");
     let all: Vec<u8> = blocks.iter().flat_map(|block: &LineBlock| block.lines.iter().copied()).collect();
     assert_eq!(all, sample.ndjson());
