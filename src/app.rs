@@ -365,7 +365,8 @@ fn http_settings(config: &Config) -> HttpSettings {
     }
 }
 
-fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> ArchiveSettings {
+/// What the archiver is told of the configuration.
+pub fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> ArchiveSettings {
     let schedule = config.archive.schedule.clone();
     ArchiveSettings {
         rules: Arc::new(config.retention.rules.clone()),

@@ -61,7 +61,7 @@ pub use report::{Failure, Move, Rewrite, RunReport, Waiting};
 pub use retire::rules_digest;
 
 use crate::catalog::{Catalog, LeaseError, RunRow};
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::cold::Store;
 use crate::cold::segment::SegmentSettings;
 use crate::model::{Age, Millis, RuleSet};
@@ -239,11 +239,18 @@ impl Worker {
                 Some(id) = requests.recv() => run::run(shared, id, run::Cause::Request).await,
                 () = shared.clock.sleep(next.since(now).min(LONGEST_SLEEP)) => {
                     if shared.clock.now() >= next {
-                        run::run(shared, shared.new_run_id(), run::Cause::Schedule).await;
+                        self.run_once().await;
                     }
                 }
             }
         }
+    }
+}
+
+impl Worker {
+    /// What the schedule starts: one run over what is due and has waited long enough for company.
+    pub async fn run_once(&self) {
+        run::run(&self.shared, self.shared.new_run_id(), run::Cause::Schedule).await;
     }
 }
 
@@ -253,7 +260,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 impl Shared {
     /// Rises with time, fits a JSON number.
     fn new_run_id(&self) -> i64 {
-        self.clock.now().get() * 1000 + i64::from(clock::random_u32() % 1000)
+        self.clock.now().get() * 1000 + i64::from(self.clock.random_u32() % 1000)
     }
 
     /// Reports of all servers stand on the first.

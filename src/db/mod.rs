@@ -86,6 +86,10 @@ impl Db {
         Ok(Self { pool, engine, number, shards, clock, tasks: TaskTracker::new(), writers })
     }
 
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     pub fn pool(&self) -> &AnyPool {
         &self.pool
     }
@@ -111,7 +115,10 @@ impl Db {
 
     /// SQL for the database's own clock in milliseconds, moved as far as a test has moved ours.
     pub fn now_sql(&self) -> String {
-        format!("({} + {})", self.engine.now_millis(), self.clock.offset_millis())
+        match self.clock.world() {
+            Some(world) => world.database_now().get().to_string(),
+            None => format!("({} + {})", self.engine.now_millis(), self.clock.offset_millis()),
+        }
     }
 
     /// Whether the server answers.

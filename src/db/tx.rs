@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Connection, Db, Error};
-use crate::clock;
+use crate::{clock, pause};
 
 /// What a transaction's body returns.
 pub type TxFuture<'c, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>;
@@ -36,9 +36,15 @@ impl Db {
         E: TxError,
         F: for<'c> Fn(&'c mut Connection) -> TxFuture<'c, T, E> + Send + Sync + 'static,
     {
+        if pause::cut_off_before(name, &self.clock).await {
+            return Err(Error::Unavailable(sqlx::Error::PoolClosed).into());
+        }
         let db = Arc::clone(self);
-        let task = self.tasks.spawn(async move { db.try_tx(name, body).await });
-        match task.await {
+        let ended = self.tasks.spawn(async move { db.try_tx(name, body).await }).await;
+        if pause::cut_off_after(name, &self.clock).await {
+            return Err(Error::Unavailable(sqlx::Error::PoolClosed).into());
+        }
+        match ended {
             Ok(result) => result,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The runtime is going down; whether the transaction committed is not known.
