@@ -71,13 +71,15 @@ pub(super) fn agenda(attempt: &Attempt, rule: &Rule, policy: &Policy, now: Milli
 
 fn of_gone(attempt: &Attempt, policy: &Policy, now: Millis) -> Agenda {
     let mut agenda = Agenda::default();
+    let forget_at = add(attempt.gone_at.unwrap_or(now), policy.forget_after);
     if attempt.purged_line < attempt.next_line {
         agenda.purge_below = Some(attempt.next_line);
-        return agenda;
-    }
-    match add(attempt.gone_at.unwrap_or(now), policy.forget_after) {
-        at if at <= now => agenda.forget = true,
-        at => agenda.later(at),
+        // Whoever purges it puts it off until then.
+        agenda.later(forget_at);
+    } else if forget_at <= now {
+        agenda.forget = true;
+    } else {
+        agenda.later(forget_at);
     }
     agenda
 }
@@ -284,6 +286,7 @@ mod tests {
         assert!(!at(&Attempt { held: true, ..archived() }, 100).expire);
         let expired = attempt(AttemptState::Expired);
         assert_eq!(at(&expired, 5).purge_below, Some(10));
+        assert_eq!(at(&expired, 5).next_look(), Millis::new(1000 * HOUR), "it is not lost after the purge");
         let purged = Attempt { purged_line: 10, ..expired };
         looks_again(&purged, 5, 1000);
         assert!(at(&purged, 1000).forget);
