@@ -87,6 +87,7 @@ impl Catalog {
                 }
                 attempt.state = attempt.state.on(Event::Finish).unwrap_or(attempt.state);
                 attempt.outcome = outcome;
+                attempt.expires_at = None;
                 attempt.meta_version += 1;
                 update_finished(tx, home, &attempt, now).await?;
                 Ok(attempt)
@@ -116,7 +117,7 @@ impl Catalog {
             let found = find(&home, std::slice::from_ref(&natural)).await?.remove(&natural);
             let row = Reserve {
                 key: natural.clone(),
-                id: found.map_or_else(|| AttemptId::at(now, crate::clock::random_u32()), |attempt| attempt.id),
+                id: found.map_or_else(|| AttemptId::at(now, home.db.clock().random_u32()), |attempt| attempt.id),
                 job_id,
                 labels: wanted.labels.clone(),
                 lines: 0,

@@ -154,6 +154,7 @@ pub(super) fn upsert_attempts(engine: Engine, shard: Shard, rows: usize) -> Stri
     let (lines, job, labels, due) = (new("next_line"), new("job_id"), new("labels"), new("due_at"));
     let (first, last, written) = (new("first_ts"), new("last_ts"), new("written_at"));
     // An attempt whose finish was only inferred is open again with the next line.
+    // written_at never goes back: a writer that stood still for days would make the attempt look idle.
     let reopens = format!("state = 2 AND {lines} > 0");
     let gets_job = format!("job_id = 0 AND {job} <> 0");
     let gets_labels = format!("LENGTH(labels) = 0 AND LENGTH({labels}) > 0");
@@ -172,7 +173,7 @@ pub(super) fn upsert_attempts(engine: Engine, shard: Shard, rows: usize) -> Stri
          first_ts = CASE WHEN first_ts IS NULL OR {first} < first_ts THEN {first} ELSE first_ts END, \
          last_ts = CASE WHEN last_ts IS NULL OR {last} > last_ts THEN {last} ELSE last_ts END, \
          levels = levels | {levels}, \
-         written_at = CASE WHEN {lines} > 0 THEN {written} ELSE written_at END, \
+         written_at = CASE WHEN {lines} > 0 AND {written} > written_at THEN {written} ELSE written_at END, \
          finished_at = CASE WHEN {reopens} THEN NULL ELSE finished_at END, \
          expires_at = CASE WHEN {reopens} THEN NULL ELSE expires_at END, \
          state = CASE WHEN {reopens} THEN 0 ELSE state END, \
@@ -185,9 +186,11 @@ pub(super) fn upsert_attempts(engine: Engine, shard: Shard, rows: usize) -> Stri
     )
 }
 
+/// When it expires was known if its finish had been inferred and its lines archived; it counts from
+/// the finish that the client says, and by the rule of its outcome.
 pub(super) fn finish_attempt(shard: Shard) -> String {
     format!(
-        "/* catalog::finish */ UPDATE attempt_{shard} SET state = ?, outcome = ?, finished_at = ?, \
+        "/* catalog::finish */ UPDATE attempt_{shard} SET state = ?, outcome = ?, finished_at = ?, expires_at = NULL, \
          meta_version = ?, due_at = CASE WHEN due_at > ? THEN ? ELSE due_at END WHERE id = ?"
     )
 }
