@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::{AppendError, Appended, Pending, Shared};
 use crate::catalog::batches::{self, Remembered};
 use crate::catalog::{Attempt, Kind, NaturalKey, Reserve, ReserveError, find, reserve};
-use crate::clock;
 use crate::db::{Connection, Db, Error, Home, Shard, TxError};
 use crate::hot::{self, Chunk, Lines};
 use crate::model::{AttemptId, Labels, LevelSet, Millis};
@@ -50,7 +49,7 @@ async fn round(shared: &Shared, group: Vec<Pending>) -> Vec<Pending> {
         }
     };
     let several = plan.attempts() > 1;
-    let mut left = match write(plan, now).await {
+    let mut left = match write(plan).await {
         Ok(first_lines) => {
             answer(shared, accepted, &first_lines);
             Vec::new()
@@ -253,7 +252,7 @@ fn reserve_for(shared: &Shared, batches: &[Accepted], now: Millis) -> Reserve {
     let labels = batches.iter().map(|one| &one.pending.batch.labels).find(|labels| !labels.is_empty());
     Reserve {
         key: first.key.clone(),
-        id: first.found.unwrap_or_else(|| AttemptId::at(now, clock::random_u32())),
+        id: first.found.unwrap_or_else(|| AttemptId::at(now, shared.clock.random_u32())),
         job_id: batches.iter().map(|one| one.job_id).find(|job| *job != 0).unwrap_or(0),
         labels: labels.cloned().unwrap_or_default(),
         lines: lines().map(|lines| lines.len() as u64).sum(),
@@ -302,12 +301,14 @@ struct Written {
 }
 
 /// In the order of the plan.
-async fn write(plan: Arc<Plan>, now: Millis) -> Result<Vec<Written>, WriteError> {
+async fn write(plan: Arc<Plan>) -> Result<Vec<Written>, WriteError> {
     let db = Arc::clone(&plan.db);
     db.run_tx("ingest::write", move |tx| {
         let plan = Arc::clone(&plan);
         Box::pin(async move {
             let mut written = Vec::new();
+            // As of the commit, however long the group was in the making: retention counts from it.
+            let now = plan.db.clock().now();
             for shard in &plan.shards {
                 write_shard(tx, shard, now, &mut written).await?;
             }
