@@ -19,5 +19,6 @@ mod move_safety;
 mod powerjob_proxy;
 mod read_cost;
 mod read_model;
+mod simulation;
 mod stores;
 mod two_daemons;
