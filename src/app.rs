@@ -92,6 +92,30 @@ pub async fn open_hot_tier(config: &Config, clock: &Clock) -> anyhow::Result<Clu
     Ok(Cluster::new(servers))
 }
 
+/// Opens both tiers as they are, and changes nothing: for audits beside running daemons. Fails where
+/// they are not of this version, or do not belong together.
+pub async fn open_as_is(config: &Config, clock: &Clock) -> anyhow::Result<(Catalog, Store)> {
+    let mut servers = Vec::new();
+    for (number, server) in config.hot.servers.iter().enumerate() {
+        let HotServer { url, shards } = server;
+        // A database file that is not there is a mistake, not one to be made.
+        let settings = DbSettings {
+            url: url.expose().replace("?mode=rwc", "?mode=rw"),
+            max_connections: config.hot.connections,
+            acquire_timeout: ACQUIRE_TIMEOUT,
+        };
+        let shards = shards.clone().map(|shard| Shard::new(shard as u16)).collect();
+        let db = Db::connect(&settings, number, shards, clock.clone()).await;
+        let db = db.with_context(|| format!("open the hot tier at {url}"))?;
+        db.check_schema(config.hot.shards as usize).await.with_context(|| format!("look at the hot tier at {url}"))?;
+        servers.push(Arc::new(db));
+    }
+    let catalog = Catalog::new(Cluster::new(servers));
+    let store = open_store(config)?;
+    pairing::check(&catalog.cluster, &store).await?;
+    Ok((catalog, store))
+}
+
 /// The store of the cold tier; asks it nothing.
 pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
     let cold = &config.cold;

@@ -33,7 +33,20 @@ pub enum PairingError {
          check cold.url, it points at an empty or another bucket"
     )]
     BucketEmpty { database: String, objects: u64 },
-    #[error("the bucket's cluster object is not one that logtier wrote")]
+    #[error(
+        "the first server of the hot tier belongs to cluster {first}, another one to cluster {other}: check the \
+         urls of [[hot.server]], one of them points at another installation"
+    )]
+    Servers { first: String, other: String },
+    #[error(
+        "the database belongs to cluster {database}, but the bucket holds no v1/cluster.json: check cold.url; if it \
+         is right and that object was lost, `logtier rebuild-catalog` writes it again"
+    )]
+    NoCluster { database: String },
+    #[error(
+        "the bucket's v1/cluster.json is not one that logtier wrote: check cold.url; if it is right and the object \
+         is damaged, delete it and run `logtier rebuild-catalog`, which writes it again"
+    )]
     Unreadable,
 }
 
@@ -46,6 +59,23 @@ impl PairingError {
             _ => false,
         }
     }
+}
+
+/// Checks that bucket and database belong together, and changes neither.
+pub async fn check(cluster: &Cluster, store: &Store) -> Result<(), PairingError> {
+    let database = cluster.servers()[0].meta(META_KEY).await?.unwrap_or_default();
+    for other in &cluster.servers()[1..] {
+        let found = other.meta(META_KEY).await?.unwrap_or_default();
+        if found != database {
+            return Err(PairingError::Servers { first: database, other: found });
+        }
+    }
+    let found: ClusterObject = match store.get(&Key::cluster()).await {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|_| PairingError::Unreadable)?,
+        Err(ColdError::NotFound { .. }) => return Err(PairingError::NoCluster { database }),
+        Err(error) => return Err(error.into()),
+    };
+    if found.cluster == database { Ok(()) } else { Err(PairingError::Mismatch { database, bucket: found.cluster }) }
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -62,7 +92,7 @@ pub async fn cluster_id(cluster: &Cluster, clock: &Clock) -> Result<(String, boo
     for other in &cluster.servers()[1..] {
         let found = other.meta_or_insert(META_KEY, &id).await?;
         if found != id {
-            return Err(PairingError::Mismatch { database: id, bucket: found });
+            return Err(PairingError::Servers { first: id, other: found });
         }
     }
     Ok((id.clone(), id == fresh))

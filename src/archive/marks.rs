@@ -4,34 +4,11 @@
 //! catalog that is rebuilt from the bucket brings back nothing that was deleted and forgets no hold.
 //! A mark whose change then failed does no harm: the same request again makes both true.
 
-use serde::{Deserialize, Serialize};
-
 use super::{ArchiveError, Archiver};
 use crate::catalog::Attempt;
 use crate::cold::Key;
 use crate::db::Home;
-use crate::model::{App, AttemptNo, Instance};
-
-/// What is said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MarkKind {
-    Delete,
-    Hold,
-    Release,
-}
-
-/// The content of a mark.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Mark {
-    mark: MarkKind,
-    app: App,
-    instance: Instance,
-    attempt: AttemptNo,
-    /// The catalog's id: a later attempt of the same name is another one.
-    attempt_id: i64,
-    at: String,
-}
+use crate::model::{App, AttemptNo, Instance, Mark, MarkKind};
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,36 @@
 //! What operators ask: is everything there, and how far is the cold tier behind.
 
+mod compare;
+mod finding;
+mod lines;
+mod marks;
+mod object;
 mod report;
 mod status;
+mod verify;
 
+pub use finding::{Finding, FindingKind, Phase, Progress};
 pub use report::{ColdReport, DaemonReport, HotReport, LagReport, ServerReport, ShardReport, StatusReport, TaskReport};
 pub use status::{NotReady, Status, StatusSettings};
+pub use verify::{Scope, VerifySettings, VerifySummary, verify};
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::cold::Store;
+
+/// Both tiers, opened for an audit.
+#[derive(Clone)]
+pub struct Audit {
+    pub catalog: Catalog,
+    pub store: Store,
+    pub clock: Clock,
+}
+
+/// A tier that could not be asked: nothing is known of what it holds.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    #[error("ask the hot tier")]
+    Db(#[from] crate::db::Error),
+    #[error("ask the cold tier")]
+    Cold(#[from] crate::cold::Error),
+}

@@ -9,6 +9,7 @@
 //! Invariant: absence is never cached, not even for one request.
 
 mod attempts;
+mod audit;
 pub mod batches;
 mod declare;
 mod lease;
@@ -23,6 +24,7 @@ mod runs;
 mod segments;
 mod snapshot;
 mod sql;
+mod sql_audit;
 mod sql_rewrite;
 
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::{Any, Row};
 
 pub use attempts::{Attempt, DueCursor, Seen};
+pub use audit::{AuditedSegment, FolderPlace, PartSpot, Span};
 pub use batches::BatchKey;
 pub use declare::{Declaration, DeclareError, FinishRequest};
 pub use lease::Lease;

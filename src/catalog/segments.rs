@@ -20,6 +20,11 @@ use std::sync::Arc;
 pub struct SegmentId(i64);
 
 impl SegmentId {
+    /// Segments are few: 63 bits of the ULID's time and randomness do not meet.
+    pub fn of(ulid: Ulid) -> Self {
+        Self((u128::from(ulid) >> 65) as i64)
+    }
+
     pub fn get(self) -> i64 {
         self.0
     }
@@ -76,8 +81,8 @@ impl Segment {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SweptSegment {
     pub segment: Segment,
-    /// BLAKE3 of the object; zeros while it is being uploaded.
-    pub hash: [u8; 32],
+    /// BLAKE3 of the object; `None` while it is being uploaded, and after a rebuild.
+    pub hash: Option<[u8; 32]>,
     /// Published entries, and those of them that went since.
     pub entries: u64,
     pub dead_entries: u64,
@@ -103,7 +108,7 @@ impl SweptSegment {
         let hash: Option<Vec<u8>> = column(row, "s_hash")?;
         Ok(Self {
             segment: Segment::from_row(row)?,
-            hash: hash.and_then(|hash| hash.try_into().ok()).unwrap_or_default(),
+            hash: hash.and_then(|hash| hash.try_into().ok()),
             entries: count(row, "entries")?,
             dead_entries: count(row, "dead_entries")?,
             lines: count(row, "line_count")?,
@@ -153,8 +158,7 @@ impl Catalog {
         new: NewSegment,
         now: Millis,
     ) -> std::result::Result<SegmentId, LeaseError> {
-        // Segments are few: 63 bits of the ULID's time and randomness do not meet.
-        let id = SegmentId((u128::from(new.ulid) >> 65) as i64);
+        let id = SegmentId::of(new.ulid);
         let (lease, db_in_tx) = (lease.clone(), Arc::clone(db));
         db.run_tx("catalog::plan_segment", move |tx| {
             let (lease, db, new) = (lease.clone(), Arc::clone(&db_in_tx), new.clone());

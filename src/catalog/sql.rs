@@ -3,12 +3,12 @@
 
 use crate::db::{Db, Engine, Shard};
 
-const ATTEMPT_COLUMNS: &str = "a.id, a.app_id, a.instance, a.attempt, a.job_id, a.labels, a.state, a.outcome, \
+pub(super) const ATTEMPT_COLUMNS: &str = "a.id, a.app_id, a.instance, a.attempt, a.job_id, a.labels, a.state, a.outcome, \
      a.held, a.meta_version, a.archived_meta, a.next_line, a.archived_line, a.purged_line, a.trimmed_line, \
      a.raw_bytes, a.archived_bytes, a.first_ts, a.last_ts, a.levels, a.created_at, a.written_at, \
      a.finished_at, a.published_at, a.expires_at, a.gone_at, a.failures, a.due_at";
 
-const SEGMENT_COLUMNS: &str = "s.id AS s_id, s.ulid AS s_ulid, s.app_id AS s_app_id, s.rule_id AS s_rule_id, \
+pub(super) const SEGMENT_COLUMNS: &str = "s.id AS s_id, s.ulid AS s_ulid, s.app_id AS s_app_id, s.rule_id AS s_rule_id, \
      s.finish_day AS s_finish_day, s.state AS s_state, s.byte_length AS s_byte_length, \
      s.index_offset AS s_index_offset, s.frames_offset AS s_frames_offset, s.doomed_at AS s_doomed_at";
 
@@ -20,7 +20,7 @@ const PART_COLUMNS: &str = "p.first_line AS p_first_line, p.line_count AS p_line
      p.first_ts AS p_first_ts, p.last_ts AS p_last_ts, p.levels AS p_levels, p.frames AS p_frames";
 
 /// `row` repeated, with `between`.
-fn repeat(row: &str, between: &str, times: usize) -> String {
+pub(super) fn repeat(row: &str, between: &str, times: usize) -> String {
     vec![row; times].join(between)
 }
 

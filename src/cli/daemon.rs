@@ -86,7 +86,7 @@ pub(super) fn check_config(config: Option<&Path>) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn load(path: Option<&Path>) -> anyhow::Result<Config> {
+pub(super) fn load(path: Option<&Path>) -> anyhow::Result<Config> {
     Ok(Config::load(path, &config::process_env())?)
 }
 

@@ -17,6 +17,7 @@ mod man;
 mod manage;
 mod output;
 mod pages;
+mod progress;
 mod push;
 mod record;
 mod render;
@@ -25,6 +26,7 @@ mod split;
 mod spool;
 #[cfg(test)]
 mod testing;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,16 +58,16 @@ struct Global {
     /// The daemon to talk to
     #[arg(long, global = true, help_heading = GLOBAL, env = "LOGTIER_URL", value_name = "URL", default_value = "http://127.0.0.1:7710")]
     url: String,
-    /// The app (namespace) that is meant
-    #[arg(long, global = true, help_heading = GLOBAL, env = "LOGTIER_APP", value_name = "APP", default_value = "default")]
-    app: String,
+    /// The app (namespace) that is meant; `default` if not given
+    #[arg(long, global = true, help_heading = GLOBAL, env = "LOGTIER_APP", value_name = "APP")]
+    app: Option<String>,
     /// Bearer token; safer in LOGTIER_TOKEN or a file than among the arguments
     #[arg(long, global = true, help_heading = GLOBAL, env = "LOGTIER_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// File that holds the bearer token
     #[arg(long, global = true, help_heading = GLOBAL, env = "LOGTIER_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
-    /// Configuration of the daemon, for `serve`, `migrate` and `config`
+    /// Configuration of the daemon, for the commands that work on its tiers themselves
     #[arg(long, global = true, help_heading = GLOBAL, env = "LOGTIER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -76,6 +78,8 @@ enum Command {
     Serve,
     /// Bring the tables of the hot tier to this version
     Migrate,
+    /// Check that both tiers hold what the catalog says; changes nothing
+    Verify(verify::VerifyArgs),
     /// Look at the daemon's configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -127,7 +131,7 @@ enum Exit {
     Nothing,
     /// Finished, but not all of it worked; said on stderr: 2.
     Flawed,
-    /// The exit code of a command that `exec` ran.
+    /// The exit code of a command that `exec` ran, or one that says more.
     Code(u8),
 }
 
@@ -169,6 +173,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match command {
         Command::Serve => daemon::serve(global.config.as_deref()),
         Command::Migrate => daemon::migrate(global.config.as_deref()),
+        Command::Verify(args) => verify::verify(global.config.as_deref(), global.app.as_deref(), args),
         Command::Config(ConfigCommand::Check) => daemon::check_config(global.config.as_deref()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -216,6 +221,7 @@ async fn run_client(session: &mut Session, command: Command) -> anyhow::Result<E
         Command::Status(args) => manage::status(session, args).await,
         Command::Serve
         | Command::Migrate
+        | Command::Verify(_)
         | Command::Config(_)
         | Command::Bench(_)
         | Command::Completions { .. }
@@ -241,7 +247,8 @@ fn session(global: &Global) -> anyhow::Result<Session> {
     let token = token(global)?;
     let clock = Clock::default();
     let client = Client::new(&global.url, token, clock.clone())?;
-    Ok(Session { client, app: global.app.clone(), clock, out: Out::stdout() })
+    let app = global.app.clone().unwrap_or_else(|| "default".to_owned());
+    Ok(Session { client, app, clock, out: Out::stdout() })
 }
 
 /// What happened, and what to do next.
@@ -285,6 +292,8 @@ mod tests {
             "logtier hold run-1 --release",
             "logtier archive --dry-run --wait 10m",
             "logtier config check --config x.toml",
+            "logtier verify --full --app billing --since 30d",
+            "logtier verify --sample 1% -o json",
         ] {
             let words = line.split(' ').map(|word| word.trim_matches('\''));
             if let Err(error) = Cli::try_parse_from(words) {

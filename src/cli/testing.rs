@@ -115,7 +115,12 @@ pub(super) async fn run_at(url: &str, line: &str) -> (anyhow::Result<Exit>, Stri
     let Cli { global, command } = Cli::try_parse_from(words).expect("a command line");
     let memory = Memory::default();
     let client = session(&global).expect("a session").client;
-    let mut session = Session { client, app: global.app, clock: Clock::default(), out: Out::into(memory.clone()) };
+    let mut session = Session {
+        client,
+        app: global.app.unwrap_or_else(|| "default".to_owned()),
+        clock: Clock::default(),
+        out: Out::into(memory.clone()),
+    };
     let exit = super::run_client(&mut session, command).await;
     (exit, memory.text())
 }

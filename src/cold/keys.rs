@@ -72,9 +72,13 @@ pub enum KeyKind {
 impl ObjectName {
     /// The object's key. Days outside of the years 0–9999 are clamped; no clock gives them.
     pub fn key(&self) -> Key {
-        let (app, rule) = (encode(self.app.as_str()), encode(self.rule.as_str()));
-        let date = format_day(self.finish_day);
-        Key(format!("v1/app={app}/rule={rule}/finished={date}/{}{SEGMENT_SUFFIX}", self.ulid))
+        Key(format!("{}{}{SEGMENT_SUFFIX}", self.folder(), self.ulid))
+    }
+
+    /// The folder of all objects of this app, rule and day, with its slash.
+    pub fn folder(&self) -> String {
+        let (app, rule) = (Key::app_folder(&self.app), encode(self.rule.as_str()));
+        format!("{app}rule={rule}/finished={}/", format_day(self.finish_day))
     }
 }
 
@@ -97,6 +101,17 @@ impl Key {
     /// The folder of everything of format version 1.
     pub fn v1_folder() -> &'static str {
         "v1/"
+    }
+
+    /// The folder of all objects of an app, with its slash.
+    pub fn app_folder(app: &App) -> String {
+        format!("v1/app={}/", encode(app.as_str()))
+    }
+
+    /// The day that a folder of objects names; `None` for any other folder.
+    pub fn day_of_folder(folder: &str) -> Option<i64> {
+        let (_, name) = folder.strip_suffix('/')?.rsplit_once('/')?;
+        parse_day(name.strip_prefix("finished=")?)
     }
 
     pub fn kind(&self) -> KeyKind {
@@ -217,6 +232,9 @@ mod tests {
         ] {
             assert_eq!(key(app), expect(encoded));
         }
+        assert_eq!(name("a/b", "r", 1).folder(), "v1/app=a%2Fb/rule=r/finished=1970-01-02/");
+        assert_eq!(Key::day_of_folder("v1/app=a%2Fb/rule=r/finished=1970-01-02/"), Some(1));
+        assert_eq!(Key::day_of_folder("v1/app=a/rule=r/"), None);
     }
 
     #[test]

@@ -32,6 +32,7 @@ migrations![
     "0016_part",
     "0017_part_segment",
     "0018_attempt_any_job",
+    "0019_segment_folder",
 ];
 
 /// The number of the last migration; a database with a higher one belongs to a newer logtier.
@@ -50,18 +51,44 @@ impl Db {
         result
     }
 
+    /// Looks whether this server has the tables of this version, for these shards, and changes nothing.
+    pub async fn check_schema(&self, total_shards: usize) -> Result<()> {
+        let mut connection = self.pool().acquire().await?;
+        let fixed = [("shards", total_shards.to_string()), ("server_shards", self.shard_range())];
+        let done = match meta(&mut connection, "schema").await {
+            Ok(found) => schema_number(found)?,
+            Err(Error::Statement(error)) if is_no_table(&error) => 0,
+            Err(error) => return Err(error),
+        };
+        if done == 0 {
+            return Err(Error::Configuration(
+                "the database has no tables of logtier: check hot.url, or run `logtier rebuild-catalog` if the \
+                 database was lost"
+                    .to_owned(),
+            ));
+        }
+        for (key, wanted) in fixed {
+            match meta(&mut connection, key).await? {
+                Some(found) if found == wanted => {}
+                found => return Err(other_shards(key, &found.unwrap_or_default(), &wanted)),
+            }
+        }
+        match done.cmp(&SCHEMA_VERSION) {
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => Err(newer_schema(done)),
+            std::cmp::Ordering::Less => Err(Error::Configuration(format!(
+                "the database has schema {done}, this logtier needs {SCHEMA_VERSION}: run `logtier migrate` first"
+            ))),
+        }
+    }
+
     async fn migrate_locked(&self, connection: &mut Connection, total_shards: usize) -> Result<()> {
         execute(connection, MIGRATIONS[0].to_owned()).await?;
         self.check_fixed(connection, "shards", &total_shards.to_string()).await?;
         self.check_fixed(connection, "server_shards", &self.shard_range()).await?;
-        let done = match meta(connection, "schema").await? {
-            Some(version) => version.parse().map_err(|_| Error::Row(format!("meta schema \"{version}\"")))?,
-            None => 0,
-        };
+        let done = schema_number(meta(connection, "schema").await?)?;
         if done > SCHEMA_VERSION {
-            return Err(Error::Configuration(format!(
-                "the database has schema {done}, this logtier knows {SCHEMA_VERSION}: start the newer logtier that made it"
-            )));
+            return Err(newer_schema(done));
         }
         for migration in MIGRATIONS.iter().skip(done) {
             self.apply(connection, migration).await?;
@@ -88,10 +115,7 @@ impl Db {
         match meta(connection, key).await? {
             None => set_meta(self, connection, key, wanted).await,
             Some(found) if found == wanted => Ok(()),
-            Some(found) => Err(Error::Configuration(format!(
-                "the database was created with {key} = {found}, the configuration says {wanted}: \
-                 the number of shards is fixed at creation, so set it back to what the database has"
-            ))),
+            Some(found) => Err(other_shards(key, &found, wanted)),
         }
     }
 
@@ -156,6 +180,30 @@ async fn set_meta(db: &Db, connection: &mut Connection, key: &str, value: &str) 
     let statement = sqlx::AssertSqlSafe(sql::upsert_meta(db));
     sqlx::query(statement).bind(key.as_bytes()).bind(value.as_bytes()).execute(connection).await?;
     Ok(())
+}
+
+/// 0 for a database without tables.
+fn schema_number(found: Option<String>) -> Result<usize> {
+    let Some(version) = found else { return Ok(0) };
+    version.parse().map_err(|_| Error::Row(format!("meta schema \"{version}\"")))
+}
+
+fn newer_schema(found: usize) -> Error {
+    Error::Configuration(format!(
+        "the database has schema {found}, this logtier knows {SCHEMA_VERSION}: start the newer logtier that made it"
+    ))
+}
+
+fn other_shards(key: &str, found: &str, wanted: &str) -> Error {
+    Error::Configuration(format!(
+        "the database was created with {key} = {found}, the configuration says {wanted}: \
+         the number of shards is fixed at creation, so set it back to what the database has"
+    ))
+}
+
+fn is_no_table(error: &sqlx::Error) -> bool {
+    let text = error.to_string();
+    text.contains("no such table") || text.contains("doesn't exist")
 }
 
 /// Runs one statement; an index that is there already was made by a start that crashed.

@@ -13,4 +13,4 @@ mod rows;
 mod sql;
 
 pub use chunk::{Chunk, Lines, StoredChunk, encode, hash};
-pub use rows::{ChunkHeader, Outline, delete_below, headers, insert, oldest_line_after, outline, scan};
+pub use rows::{ChunkHeader, Outline, delete_below, headers, insert, oldest_line_after, outline, scan, spans};

@@ -163,6 +163,29 @@ pub async fn headers(home: &Home, attempt: AttemptId, lines: LineRange, limit: u
         .collect()
 }
 
+/// Which lines the chunks of these attempts hold, in the order of attempt and line, from `line` of the
+/// first on, at most `limit`. For audits.
+pub async fn spans(home: &Home, ids: &[AttemptId], line: u64, limit: u32) -> Result<Vec<(AttemptId, LineRange)>> {
+    let Some((first, others)) = ids.split_first() else { return Ok(Vec::new()) };
+    // Few different statements are prepared; an id below all others stands for "none".
+    let mut others = others.to_vec();
+    others.resize(others.len().next_power_of_two(), others.last().copied().unwrap_or(AttemptId::stored(i64::MIN)));
+    let query = sqlx::query(AssertSqlSafe(sql::spans(home.shard, others.len())));
+    let mut query = query.bind(first.get()).bind(line as i64);
+    for id in &others {
+        query = query.bind(id.get());
+    }
+    let rows = query.bind(i64::from(limit)).fetch_all(home.db.pool()).await?;
+    rows.iter()
+        .map(|row| {
+            let number = |name: &str| row.try_get::<i64, _>(name);
+            let first_line = number("first_line")?.unsigned_abs();
+            let lines = LineRange::new(first_line, first_line + number("line_count")?.unsigned_abs());
+            Ok((AttemptId::stored(number("attempt_id")?), lines))
+        })
+        .collect()
+}
+
 /// The first line of the chunk with `chunks` chunks before it; `None` where there are no more.
 pub async fn oldest_line_after(
     tx: &mut Connection,

@@ -56,3 +56,12 @@ pub(super) fn nth_line(shard: Shard) -> String {
 pub(super) fn delete_below(shard: Shard) -> String {
     format!("/* hot::delete_below */ DELETE FROM chunk_{shard} WHERE attempt_id = ? AND first_line < ?")
 }
+
+/// From one line of one attempt on, then all of the others.
+pub(super) fn spans(shard: Shard, others: usize) -> String {
+    format!(
+        "/* hot::spans */ SELECT attempt_id, first_line, line_count FROM chunk_{shard} \
+         WHERE (attempt_id = ? AND first_line >= ?) OR attempt_id IN ({}) ORDER BY attempt_id, first_line LIMIT ?",
+        vec!["?"; others].join(", ")
+    )
+}

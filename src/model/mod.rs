@@ -7,6 +7,7 @@ mod bounds;
 mod ids;
 mod level;
 mod lines;
+mod mark;
 mod policy;
 mod record;
 mod state;
@@ -19,6 +20,7 @@ pub use ids::{
 };
 pub use level::{Level, LevelSet, LevelTracker};
 pub use lines::LineRange;
+pub use mark::{Mark, MarkKind};
 pub use policy::{Age, Rule, RuleSet};
 pub use record::{Attrs, InvalidRecord, Record, tail_start};
 pub use state::{AttemptState, Event, Outcome, ShownState, UnknownWord};

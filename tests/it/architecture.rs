@@ -373,6 +373,7 @@ mod tests {
         assert!(!found("fn f() { say(\"select a shard, then update the set\") }"));
         assert!(!found("#[cfg(test)]\nmod tests { fn f() { q(\"SELECT a FROM b\") } }"));
         assert!(is_sql_file(Path::new("hot/sql.rs")) && is_sql_file(Path::new("catalog/sql/lease.rs")));
+        assert!(is_sql_file(Path::new("catalog/sql_audit.rs")));
         assert!(!is_sql_file(Path::new("hot/mysql.rs")));
     }
 }

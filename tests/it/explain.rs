@@ -41,9 +41,10 @@ const NOT_RUN: [(&str, &str); 4] = [
 ];
 
 /// Plans that read a whole index or table, and why that is right.
-const MAY_SCAN: [(&str, &str); 3] = [
+const MAY_SCAN: [(&str, &str); 4] = [
     ("/* catalog::runs */", "walks the key from its end, as far as its LIMIT"),
     ("/* catalog::segment_summary */", "counts up to its LIMIT, which its caller keeps small"),
+    ("/* catalog::audited_total */", "counts up to its LIMIT"),
     ("/* catalog::hot_size */", "asks the server what it knows of one table"),
 ];
 
@@ -206,8 +207,9 @@ impl Log {
 fn never_seen(seen: &BTreeMap<String, Logged>, wrong: &mut Vec<String>) {
     let begin = Regex::new(r#"/\* [a-z_]+::[a-z_]+ \*/[^"\\{?]*"#).expect("a pattern");
     let mut found = 0;
-    for file in ["src/catalog/sql.rs", "src/catalog/sql_rewrite.rs", "src/hot/sql.rs", "src/db/sql.rs"] {
-        let source = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+    let files = ["catalog/sql.rs", "catalog/sql_audit.rs", "catalog/sql_rewrite.rs", "hot/sql.rs", "db/sql.rs"];
+    for file in files {
+        let source = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file));
         for begin in begin.find_iter(&source.expect("the source")) {
             found += 1;
             let begin = begin.as_str().trim_end();
@@ -257,6 +259,7 @@ async fn scenario(daemon: &Daemon) {
         looks(&app.catalog, &home, daemon.clock.now()).await;
     }
     segments(daemon).await;
+    audits(&app.catalog).await;
     said_of_itself(&app.catalog, &app.catalog.cluster.servers()[0], daemon.clock.now()).await;
 }
 
@@ -411,6 +414,32 @@ async fn segments(daemon: &Daemon) {
     assert!(!catalog.doom_segment(db, live, now).await.expect("asked"), "it has entries");
     catalog.segment_summary(db, 1_000).await.expect("a summary");
     lease.release(db).await.expect("released");
+}
+
+/// What `verify` asks, of an app whose objects all stand in one folder.
+async fn audits(catalog: &Catalog) {
+    let db = &catalog.cluster.servers()[0];
+    for app_id in [None, Some(900_000)] {
+        catalog.audited_total(db, app_id, 0, 1_000).await.expect("a total");
+    }
+    let folder = catalog.next_folder(db, 900_000, (0, 0)).await.expect("asked").expect("a folder");
+    catalog.next_folder(db, 900_000, folder).await.expect("asked");
+    let page = catalog.folder_segments(db, 900_000, folder, None, 1_000).await.expect("objects");
+    let last = page.last().expect("many").segment.id;
+    assert!(!catalog.folder_segments(db, 900_000, folder, Some(last), 1_000).await.expect("objects").is_empty());
+    catalog.audited_segment(db, last).await.expect("asked");
+    for &shard in db.shards() {
+        let home = Home { db: db.clone(), shard };
+        catalog.part_spots(&home, last).await.expect("parts");
+        catalog.attempts_in(&home, last, 5).await.expect("attempts");
+        for app_id in [None, Some(900_000)] {
+            let page = catalog.attempts_before(&home, app_id, AttemptId::stored(3_000), 64).await.expect("attempts");
+            let mut ids: Vec<_> = page.iter().map(|attempt| attempt.id).collect();
+            ids.sort_unstable();
+            catalog.part_spans(&home, &ids, 10, 4_096).await.expect("spans");
+            logtier::hot::spans(&home, &ids, 10, 4_096).await.expect("spans");
+        }
+    }
 }
 
 async fn said_of_itself(catalog: &Catalog, db: &std::sync::Arc<Db>, now: Millis) {

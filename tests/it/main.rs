@@ -22,3 +22,4 @@ mod read_model;
 mod simulation;
 mod stores;
 mod two_daemons;
+mod verify;
