@@ -1,11 +1,15 @@
 //! A log as it grows, as server-sent events.
 //!
-//! Each follower reads its own lines, when its client has room for them: a slow client holds one
-//! block in memory and delays nobody. Its place is the id of the last event it got, so it can go on
-//! after any break, on any daemon.
+//! A follower that has all lines takes the new ones from the hub; one that is behind, or that has a
+//! filter, reads them by itself, when its client has room for them. So a slow client holds one block
+//! in memory and delays nobody, and one that takes nothing for long is let go, with the reason. Its
+//! place is the id of the last event it got, so it can go on after any break, on any daemon.
+//!
+//! Only a client's own word ends a log: one that merely fell silent gets an `end` from nobody, for
+//! a line may open it again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -15,12 +19,13 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::errors::stopping;
-use super::hub::{Seen, Topic};
+use super::hub::{Seen, Topic, push_event, push_events};
 use super::params::{Call, Params, invalid};
 use super::problem::Chain;
+use super::query::take_filter;
 use super::{Problem, Shared};
-use crate::model::{AttemptNo, LineRange};
-use crate::read::{Lines, ReadError, View};
+use crate::model::{AttemptNo, AttemptState, LineRange};
+use crate::read::{Filter, Lines, Matching, ReadError, View};
 
 /// Proxies close a connection on which nothing passes for 30 to 60 seconds.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -36,6 +41,7 @@ pub async fn follow(
 ) -> Result<Response, Problem> {
     let (app, instance) = call.target()?;
     let start = Start::take(&mut call.params, &headers)?;
+    let filter = take_filter(&mut call.params)?;
     call.params.finish()?;
     let Ok(permit) = Arc::clone(&shared.followers).try_acquire_owned() else {
         let detail = "too many clients follow logs on this daemon; try again or use another one";
@@ -47,7 +53,7 @@ pub async fn follow(
         Err(error) => return Err(error.into()),
     };
     let next = match (start.resumed_at, &view) {
-        (Some(line), Some(view)) if view.is_final() && view.attempt.next_line <= line => {
+        (Some(line), Some(view)) if is_over(view) && view.attempt.next_line <= line => {
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
         (Some(line), _) => line,
@@ -57,7 +63,11 @@ pub async fn follow(
     let attempt = view.as_ref().map(|view| view.attempt.attempt).or(start.attempt);
     let topic = Topic { app, instance, attempt };
     let seen = shared.hub.follow(topic.clone(), view.clone());
-    let follower = Follower { topic, seen, view, next, lines: None, state: Stage::Greeting, shared, _permit: permit };
+    let filter = (!filter.is_empty()).then(|| Box::new(filter));
+    let (lines, state, gave_at) = (None, Stage::Greeting, None);
+    let mut follower = Follower { topic, seen, view, next, filter, lines, state, gave_at, shared, _permit: permit };
+    // The hub may have looked after we did.
+    follower.look();
     let events = futures::stream::try_unfold(follower, async |mut follower| {
         Ok::<_, Broken>(follower.event().await?.map(|event| (event, follower)))
     });
@@ -66,6 +76,11 @@ pub async fn follow(
     // nginx would gather events until its buffer is full.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// Whether the client said that no more lines will come.
+fn is_over(view: &View) -> bool {
+    view.attempt.state_at(view.at) == AttemptState::Finished
 }
 
 /// Where a follower begins.
@@ -110,6 +125,8 @@ enum Stage {
     Greeting,
     Following,
     Ended,
+    /// Told why, and to be cut off.
+    TooSlow,
 }
 
 struct Follower {
@@ -117,12 +134,27 @@ struct Follower {
     topic: Topic,
     seen: watch::Receiver<Seen>,
     /// The attempt at the last look.
-    view: Seen,
+    view: Option<Arc<View>>,
+    /// The line to go on with.
     next: u64,
-    /// Lines up to the end that the view names.
-    lines: Option<Lines>,
+    filter: Option<Box<Filter>>,
+    /// What it reads by itself.
+    lines: Option<Box<Unread>>,
     state: Stage,
+    /// When the client last took something.
+    gave_at: Option<Instant>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// Lines up to `end`, all or those that match.
+struct Unread {
+    end: u64,
+    lines: AllOrSome,
+}
+
+enum AllOrSome {
+    All(Lines),
+    Some(Matching),
 }
 
 /// Ends the connection in the middle of the stream, so that the client connects again.
@@ -132,17 +164,29 @@ enum Broken {
     Read(#[from] ReadError),
     #[error("{}", stopping().detail())]
     Stopping,
+    #[error("the client was too slow")]
+    TooSlow,
 }
 
 impl Follower {
     /// The next event or heartbeat; `None` behind the end.
     async fn event(&mut self) -> Result<Option<Bytes>, Broken> {
+        if let Some(reason) = self.too_slow() {
+            return Ok(Some(reason));
+        }
+        let event = self.next_event().await;
+        self.gave_at = Some(self.shared.api.clock.instant());
+        event
+    }
+
+    async fn next_event(&mut self) -> Result<Option<Bytes>, Broken> {
         match self.state {
             Stage::Greeting => {
                 self.state = Stage::Following;
                 return Ok(Some(Bytes::from_static(GREETING)));
             }
             Stage::Ended => return Ok(None),
+            Stage::TooSlow => return Err(Broken::TooSlow),
             Stage::Following => {}
         }
         loop {
@@ -157,8 +201,8 @@ impl Follower {
                 }
             }
             if let Some(view) = &self.view {
-                let state = view.attempt.state_at(view.at);
-                if state.is_gone() || (state.is_finished() && view.attempt.next_line <= self.next) {
+                let is_gone = view.attempt.state_at(view.at).is_gone();
+                if is_gone || (is_over(view) && view.attempt.next_line <= self.next) {
                     let shown = view.attempt.shown_state(view.at).as_str();
                     return Ok(Some(self.end(shown)));
                 }
@@ -166,7 +210,9 @@ impl Follower {
             tokio::select! {
                 changed = self.seen.changed() => {
                     changed.map_err(|_| Broken::Stopping)?;
-                    self.look();
+                    if let Some(events) = self.look() {
+                        return Ok(Some(events));
+                    }
                 }
                 () = self.shared.api.clock.sleep(HEARTBEAT) => return Ok(Some(Bytes::from_static(b": heartbeat\n\n"))),
                 () = self.shared.api.shutdown.cancelled() => return Err(Broken::Stopping),
@@ -174,44 +220,89 @@ impl Follower {
         }
     }
 
-    /// Takes over what the hub has seen. The first attempt that shows up under the id is the one
-    /// that is followed from then on.
-    fn look(&mut self) {
-        let seen = self.seen.borrow_and_update().clone();
-        let Some(view) = seen else { return };
+    /// The last word to a client that took nothing for so long. Not an `end`: it may come again.
+    fn too_slow(&mut self) -> Option<Bytes> {
+        let limit = self.shared.api.settings.follow_stall;
+        let gave_at = self.gave_at.filter(|_| self.state == Stage::Following)?;
+        let stalled = self.shared.api.clock.instant().duration_since(gave_at);
+        if stalled < limit {
+            return None;
+        }
+        self.state = Stage::TooSlow;
+        self.shared.api.metrics.error("slow_follower");
+        tracing::info!(
+            instance = %self.topic.instance, http.stalled_seconds = stalled.as_secs(),
+            "a follower took nothing for too long and is let go"
+        );
+        let detail = format!(
+            "nothing was taken from this connection for {} s, at most {} are waited; connect again to go on",
+            stalled.as_secs(),
+            limit.as_secs()
+        );
+        Some(format!("event: error\ndata: {}\n\n", serde_json::json!({"reason": "slow", "detail": detail})).into())
+    }
+
+    /// Takes over what the hub has seen, and gives the new lines where they are just those that
+    /// come next. The first attempt that shows up under the id is the one that is followed from
+    /// then on.
+    fn look(&mut self) -> Option<Bytes> {
+        let Seen { view, fresh } = self.seen.borrow_and_update().clone();
+        let view = view.filter(|view| self.view.as_ref().is_none_or(|known| known.at <= view.at))?;
         if self.topic.attempt.is_none() {
             self.topic.attempt = Some(view.attempt.attempt);
             self.seen = self.shared.hub.follow(self.topic.clone(), Some(Arc::clone(&view)));
         }
         self.view = Some(view);
+        let fresh = fresh.filter(|fresh| {
+            self.filter.is_none() && self.lines.is_none() && self.next == fresh.lines.start() && !fresh.lines.is_empty()
+        })?;
+        self.next = fresh.lines.end();
+        Some(fresh.events)
     }
 
     /// The events of the next block of lines; `None` where there is no more for now.
     async fn records(&mut self) -> Result<Option<Bytes>, ReadError> {
         if self.lines.is_none() {
-            self.lines = self.view.as_deref().and_then(|view| self.lines_of(view));
+            self.lines = self.view.as_deref().and_then(|view| self.unread(view));
         }
-        let Some(lines) = &mut self.lines else { return Ok(None) };
-        let Some(block) = lines.next().await? else {
-            self.lines = None;
-            return Ok(None);
-        };
         let attempt = self.topic.attempt.unwrap_or_default();
-        let mut events = Vec::with_capacity(block.records.len() * 3 / 2);
-        for (line, json) in block.records() {
-            events
-                .extend_from_slice(format!("event: record\nid: {attempt}:{line}\ndata: {{\"line\":{line},").as_bytes());
-            events.extend_from_slice(json.get(1..).unwrap_or_default());
-            events.extend_from_slice(b"\n\n");
+        while let Some(unread) = &mut self.lines {
+            let mut events = Vec::new();
+            let more = match &mut unread.lines {
+                AllOrSome::All(lines) => lines.next().await?.map(|block| {
+                    self.next = block.lines.end();
+                    push_events(&mut events, attempt, &block);
+                }),
+                AllOrSome::Some(lines) => {
+                    let found = lines.next(|line, json| {
+                        push_event(&mut events, attempt, line, json);
+                        Ok(())
+                    });
+                    found.await?.then_some(())
+                }
+            };
+            if more.is_none() {
+                self.next = unread.end;
+                self.lines = None;
+            }
+            if !events.is_empty() {
+                return Ok(Some(events.into()));
+            }
         }
-        self.next = block.lines.end();
-        Ok(Some(events.into()))
+        Ok(None)
     }
 
-    fn lines_of(&self, view: &View) -> Option<Lines> {
-        let range = LineRange::new(self.next, view.attempt.next_line);
-        (!range.is_empty() && !view.attempt.state_at(view.at).is_gone())
-            .then(|| self.shared.api.reader.lines(view, range))
+    fn unread(&self, view: &View) -> Option<Box<Unread>> {
+        let range = LineRange::new(self.next.min(view.attempt.next_line), view.attempt.next_line);
+        if range.is_empty() || view.attempt.state_at(view.at).is_gone() {
+            return None;
+        }
+        let reader = &self.shared.api.reader;
+        let lines = match &self.filter {
+            None => AllOrSome::All(reader.lines(view, range)),
+            Some(filter) => AllOrSome::Some(reader.matching(view, range, (**filter).clone())),
+        };
+        Some(Box::new(Unread { end: range.end(), lines }))
     }
 
     /// Its id is that of the last line, so that a client that connects again is told that it has all.

@@ -1,24 +1,34 @@
-//! One look at the catalog for all who follow the same attempt.
+//! One look at the catalog for all who follow, and one read of new lines for all who follow the same attempt.
 //!
-//! While an attempt has followers on this daemon, one task asks the catalog about it at a steady
-//! pace and tells all of them; when the last follower leaves, the task ends. So the database sees
-//! one small query a second and attempt, however many people watch.
+//! While anybody follows anything on this daemon, one task asks at a steady pace how all followed
+//! attempts stand, by one query a shard, reads the lines that are new, and hands them to the
+//! followers. So the database sees less than one query a second and attempt, however many people
+//! watch. A follower that is behind reads what it lacks by itself.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::problem::Chain;
 use crate::clock::Clock;
-use crate::model::{App, AttemptNo, Instance};
-use crate::read::{ReadError, Reader, View};
+use crate::model::{App, AttemptNo, Instance, LineRange};
+use crate::read::{Block, ReadError, Reader, View};
 
-/// With the read that follows, lines are seen within a second of their commit.
+/// With the look and the read that follow, lines are seen within a second of their commit.
 const PACE: Duration = Duration::from_millis(800);
+
+/// Looks and reads under way at a time: a slow server must not keep others waiting, and a daemon
+/// has 16 connections.
+const AT_ONCE: usize = 8;
+
+/// New lines that are held for all followers of an attempt, as events; who wants more reads it alone.
+const MAX_FRESH_BYTES: usize = 256 * 1024;
 
 /// What is followed; no attempt means the newest, while none is known.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,8 +38,20 @@ pub struct Topic {
     pub attempt: Option<AttemptNo>,
 }
 
-/// The attempt at the last look; `None` while nothing was logged under the id.
-pub type Seen = Option<Arc<View>>;
+/// What the last look saw.
+#[derive(Clone, Default)]
+pub struct Seen {
+    /// `None` while nothing was logged under the id.
+    pub view: Option<Arc<View>>,
+    pub fresh: Option<Fresh>,
+}
+
+/// The newest lines as events.
+#[derive(Clone)]
+pub struct Fresh {
+    pub lines: LineRange,
+    pub events: Bytes,
+}
 
 /// All topics that have followers.
 #[derive(Clone)]
@@ -38,8 +60,14 @@ pub struct Hub {
     clock: Clock,
     tasks: TaskTracker,
     shutdown: CancellationToken,
-    /// A receiver of each topic, to give clones of; it counts as one.
-    topics: Arc<Mutex<HashMap<Topic, watch::Receiver<Seen>>>>,
+    topics: Arc<Mutex<Topics>>,
+}
+
+#[derive(Default)]
+struct Topics {
+    senders: HashMap<Topic, watch::Sender<Seen>>,
+    /// A task looks at them.
+    watched: bool,
 }
 
 impl Hub {
@@ -47,57 +75,168 @@ impl Hub {
         Self { reader, clock, tasks, shutdown, topics: Arc::default() }
     }
 
-    /// What is seen of the topic from now on. The channel closes when the daemon stops.
-    pub fn follow(&self, topic: Topic, seen: Seen) -> watch::Receiver<Seen> {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        // A closed one is left from a task that died.
-        if let Some(receiver) = topics.get(&topic).filter(|receiver| receiver.has_changed().is_ok()) {
-            return receiver.clone();
+    /// What is seen of the topic from now on. The channel closes when nobody looks any more.
+    pub fn follow(&self, topic: Topic, view: Option<Arc<View>>) -> watch::Receiver<Seen> {
+        let mut topics = self.lock();
+        let receiver = match topics.senders.get(&topic) {
+            Some(sender) => sender.subscribe(),
+            None => {
+                let (sender, receiver) = watch::channel(Seen { view, fresh: None });
+                topics.senders.insert(topic, sender);
+                receiver
+            }
+        };
+        if !std::mem::replace(&mut topics.watched, true) {
+            let unwatched = Unwatched { hub: self.clone(), armed: true };
+            self.tasks.spawn(self.clone().watch(unwatched));
         }
-        let (sender, receiver) = watch::channel(seen);
-        topics.insert(topic.clone(), receiver.clone());
-        self.tasks.spawn(self.clone().watch(topic, sender));
         receiver
     }
 
     /// Topics that are being watched.
     pub fn topics(&self) -> usize {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.lock().senders.len()
     }
 
-    async fn watch(self, topic: Topic, sender: watch::Sender<Seen>) {
-        while !self.is_left(&topic, &sender) {
+    fn lock(&self) -> MutexGuard<'_, Topics> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn watch(self, mut unwatched: Unwatched) {
+        loop {
             tokio::select! {
                 () = self.clock.sleep(PACE) => {}
-                () = self.shutdown.cancelled() => break,
+                () = self.shutdown.cancelled() => return,
             }
-            match self.reader.show(&topic.app, &topic.instance, topic.attempt).await {
-                Ok(view) => drop(sender.send_if_modified(|seen| replace(seen, view))),
-                Err(ReadError::NeverLogged) => drop(sender.send_if_modified(|seen| seen.take().is_some())),
-                // Followers keep what they have; the next look may succeed.
-                Err(error) => tracing::debug!(error = %Chain(&error), "cannot look at a followed attempt"),
-            }
+            let Some(followed) = self.followed() else {
+                unwatched.armed = false;
+                return;
+            };
+            let (known, unknown) = by_place(followed);
+            let look = known.into_values().map(Look::Known).chain(unknown.into_iter().map(Look::Unknown));
+            futures::stream::iter(look).for_each_concurrent(AT_ONCE, |look| self.look(look)).await;
         }
     }
 
-    /// Whether the last follower has gone; then the topic is given up in the same moment, and a
-    /// follower that comes a moment later starts a task of its own.
-    fn is_left(&self, topic: &Topic, sender: &watch::Sender<Seen>) -> bool {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_left = sender.receiver_count() <= 1;
-        if is_left {
-            topics.remove(topic);
+    /// What still has followers. Where that is nothing, nobody is watching from this moment on, and
+    /// a follower that comes a moment later starts a task of its own.
+    fn followed(&self) -> Option<Vec<(Topic, watch::Sender<Seen>)>> {
+        let mut topics = self.lock();
+        topics.senders.retain(|_, sender| sender.receiver_count() > 0);
+        topics.watched = !topics.senders.is_empty();
+        topics.watched.then(|| topics.senders.iter().map(|(topic, sender)| (topic.clone(), sender.clone())).collect())
+    }
+
+    async fn look(&self, look: Look) {
+        let looked = match look {
+            Look::Known(known) => self.look_at_known(known).await,
+            Look::Unknown((topic, sender)) => self.look_for(topic, sender).await,
+        };
+        if let Err(error) = looked {
+            // Followers keep what they have; the next look may succeed.
+            tracing::debug!(error = %Chain(&error), "cannot look at followed attempts");
         }
-        is_left
+    }
+
+    async fn look_for(&self, topic: Topic, sender: watch::Sender<Seen>) -> Result<(), ReadError> {
+        match self.reader.show(&topic.app, &topic.instance, topic.attempt).await {
+            Ok(view) => drop(sender.send_replace(Seen { view: Some(Arc::new(view)), fresh: None })),
+            Err(ReadError::NeverLogged) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Attempts of one shard.
+    async fn look_at_known(&self, known: Vec<Known>) -> Result<(), ReadError> {
+        let views: Vec<_> = known.iter().map(|known| Arc::clone(&known.view)).collect();
+        let looked = self.reader.look_at(&views).await?;
+        let changed = known.into_iter().zip(looked).filter_map(|(known, now)| {
+            let now = now?;
+            (relevant(&known.view) != relevant(&now)).then(|| (known, Arc::new(now)))
+        });
+        let tell = |(known, now): (Known, Arc<View>)| async move {
+            // Without the lines followers read them by themselves, and say so if that fails.
+            let fresh = self.fresh(&known.view, &now).await.unwrap_or_default();
+            known.sender.send_replace(Seen { view: Some(now), fresh });
+        };
+        futures::stream::iter(changed).for_each_concurrent(AT_ONCE, tell).await;
+        Ok(())
+    }
+
+    /// The lines that are new since the last look, as far as they are held for all.
+    async fn fresh(&self, before: &View, now: &View) -> Result<Option<Fresh>, ReadError> {
+        let new = LineRange::new(before.attempt.next_line, now.attempt.next_line.max(before.attempt.next_line));
+        if new.is_empty() || now.attempt.state_at(now.at).is_gone() {
+            return Ok(None);
+        }
+        let (mut lines, mut events, mut end) = (self.reader.lines(now, new), Vec::new(), new.start());
+        while events.len() < MAX_FRESH_BYTES
+            && let Some(block) = lines.next().await?
+        {
+            push_events(&mut events, now.attempt.attempt, &block);
+            end = block.lines.end();
+        }
+        Ok(Some(Fresh { lines: LineRange::new(new.start(), end), events: events.into() }))
     }
 }
 
-/// Tells followers only of what matters to them: more lines, another state or attempt.
-fn replace(seen: &mut Seen, view: View) -> bool {
-    let relevant = |view: &View| (view.attempt.id, view.attempt.next_line, view.attempt.state_at(view.at));
-    let changed = seen.as_deref().map(relevant) != Some(relevant(&view));
-    if changed {
-        *seen = Some(Arc::new(view));
+/// What one query looks at.
+enum Look {
+    Known(Vec<Known>),
+    Unknown((Topic, watch::Sender<Seen>)),
+}
+
+struct Known {
+    view: Arc<View>,
+    sender: watch::Sender<Seen>,
+}
+
+type ByPlace = HashMap<(usize, u16), Vec<Known>>;
+
+/// Attempts that were seen, by the shard that holds them, and topics of which nothing was seen.
+fn by_place(followed: Vec<(Topic, watch::Sender<Seen>)>) -> (ByPlace, Vec<(Topic, watch::Sender<Seen>)>) {
+    let (mut known, mut unknown) = (ByPlace::new(), Vec::new());
+    for (topic, sender) in followed {
+        let view = sender.borrow().view.clone();
+        match view.filter(|_| topic.attempt.is_some()) {
+            Some(view) => known.entry(view.place()).or_default().push(Known { view, sender }),
+            None => unknown.push((topic, sender)),
+        }
     }
-    changed
+    (known, unknown)
+}
+
+/// What matters to followers: more lines, another state.
+fn relevant(view: &View) -> impl PartialEq + use<> {
+    (view.attempt.next_line, view.attempt.state_at(view.at))
+}
+
+/// Writes the lines of a block as server-sent events.
+pub fn push_events(events: &mut Vec<u8>, attempt: AttemptNo, block: &Block) {
+    events.reserve(block.records.len() * 3 / 2);
+    for (line, json) in block.records() {
+        push_event(events, attempt, line, json);
+    }
+}
+
+pub fn push_event(events: &mut Vec<u8>, attempt: AttemptNo, line: u64, json: &[u8]) {
+    events.extend_from_slice(format!("event: record\nid: {attempt}:{line}\ndata: {{\"line\":{line},").as_bytes());
+    events.extend_from_slice(json.get(1..).unwrap_or_default());
+    events.extend_from_slice(b"\n\n");
+}
+
+/// Closes all channels when the task ends for any reason but want of followers, so that followers
+/// end too and their clients come again.
+struct Unwatched {
+    hub: Hub,
+    armed: bool,
+}
+
+impl Drop for Unwatched {
+    fn drop(&mut self) {
+        if self.armed {
+            *self.hub.lock() = Topics::default();
+        }
+    }
 }

@@ -29,6 +29,7 @@ mod download;
 mod errors;
 mod follow;
 mod hub;
+mod impatient;
 mod lists;
 mod marks;
 mod params;
@@ -45,6 +46,7 @@ mod write;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -98,6 +100,8 @@ pub struct HttpSettings {
     pub max_record_bytes: usize,
     /// The most bytes of all bodies that are being taken in.
     pub body_budget_bytes: u64,
+    /// A follower whose client takes nothing for so long is let go.
+    pub follow_stall: Duration,
     /// To tell which rule an attempt falls under before it is archived.
     pub rules: Arc<RuleSet>,
     /// The archiver's schedule as people write it.
@@ -114,6 +118,8 @@ impl HttpSettings {
             max_body_bytes: 16 * MIB,
             max_record_bytes: 1 << 20,
             body_budget_bytes: 64 * MIB,
+            // Two heartbeats: whatever a client that is alive waits for, it has taken by then.
+            follow_stall: Duration::from_secs(30),
             rules,
             schedule: String::new(),
         }

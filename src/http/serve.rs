@@ -16,11 +16,20 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::impatient::Impatient;
+
 /// Connections at a time; more wait to be accepted. Below the file limit that systemd gives (65,536).
 const MAX_CONNECTIONS: usize = 16_384;
 
 /// From the end of one request to the end of the next one's head; an idle connection ends then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// A client that takes nothing of its answer for so long is given up; whoever pages through one with
+/// `less` is slower than any network.
+const WRITE_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Bytes of an answer that wait for the client: with thousands of slow ones it is this that counts.
+const MAX_BUFFER: usize = 64 * 1024;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -82,7 +91,8 @@ where
     // Answers are written in one piece; waiting for more to send only delays them.
     let _ = stream.set_nodelay(true);
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_BUFFER);
+    let stream = Impatient::new(stream, WRITE_PATIENCE);
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     let result = tokio::select! {
         result = connection.as_mut() => result,

@@ -34,6 +34,7 @@ mod page;
 mod search;
 mod sieve;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,6 +132,11 @@ impl View {
         Identity { key: self.key(), job: self.job.clone(), labels: self.attempt.labels.clone() }
     }
 
+    /// Server and shard that hold its row.
+    pub fn place(&self) -> (usize, u16) {
+        (self.snapshot.home.db.number(), self.snapshot.home.shard.number())
+    }
+
     /// Whether no more lines are expected: the client said so, or long silence did.
     pub fn is_final(&self) -> bool {
         self.attempt.state_at(self.at).is_finished()
@@ -177,6 +183,28 @@ impl Reader {
         let snapshot = snapshot.ok_or(ReadError::NeverLogged)?;
         let job = self.catalog.optional_name(&snapshot.home.db, snapshot.attempt.job_id).await?;
         Ok(View { app: app.clone(), job, attempt: snapshot.attempt.clone(), at, snapshot })
+    }
+
+    /// How attempts that were seen before stand now, by one query: all must be of one
+    /// [`View::place`]. `None` for those that are forgotten.
+    pub async fn look_at(&self, views: &[Arc<View>]) -> Result<Vec<Option<View>>, ReadError> {
+        let Some(first) = views.first() else { return Ok(Vec::new()) };
+        let at = self.clock.now();
+        let ids: Vec<_> = views.iter().map(|view| view.attempt.id).collect();
+        let rows = self.catalog.attempts(&first.snapshot.home, &ids).await?;
+        let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
+        let mut looked = Vec::with_capacity(views.len());
+        for view in views {
+            let Some(attempt) = rows.remove(&view.attempt.id) else {
+                looked.push(None);
+                continue;
+            };
+            let job = self.catalog.optional_name(&view.snapshot.home.db, attempt.job_id).await?;
+            // Parts that are new since are found by the reader, when it misses them.
+            let snapshot = Snapshot { attempt: attempt.clone(), ..view.snapshot.clone() };
+            looked.push(Some(View { app: view.app.clone(), job, attempt, at, snapshot }));
+        }
+        Ok(looked)
     }
 
     /// The lines of `range`, as far as the view has them, in order.

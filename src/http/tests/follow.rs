@@ -111,6 +111,54 @@ async fn all_followers_of_an_attempt_share_one_look() {
 }
 
 #[tokio::test]
+async fn followers_may_filter() {
+    let daemon = Daemon::start().await;
+    let records =
+        "{\"message\":\"a\",\"level\":\"INFO\"}\n{\"message\":\"b\",\"level\":\"ERROR\"}\n{\"message\":\"  at\"}";
+    let path = "/api/v1/apps/default/instances/i1/records";
+    daemon.post(path, records).await;
+    let mut errors = Events::open(&daemon, &format!("{FOLLOW}?level=error"), &[]).await;
+    let mut found = Events::open(&daemon, &format!("{FOLLOW}?contains=new&from_line=1"), &[]).await;
+    assert!(errors.until("id: 1:2").await);
+    daemon.post(path, "{\"message\":\"  more\"}\n{\"message\":\"new\",\"level\":\"INFO\"}").await;
+    assert!(errors.until("id: 1:3").await && found.until("id: 1:4").await);
+    daemon.finish("i1").await;
+    // The end names the last line, shown or not, so that who has it is told so.
+    assert!(errors.until("event: end\nid: 1:4\n").await && found.until("event: end").await);
+    assert_eq!((errors.ids(), found.ids()), (vec!["1:1", "1:2", "1:3", "1:4"], vec!["1:4", "1:4"]));
+}
+
+#[tokio::test]
+async fn silence_is_no_end() {
+    let daemon = Daemon::start().await;
+    daemon.write("i1", "a\n").await;
+    daemon.force_state(2, 0).await;
+    let mut events = Events::open(&daemon, FOLLOW, &[("last-event-id", "1:0")]).await;
+    assert!(events.until("retry: 2000").await);
+    daemon.write("i1", "b\n").await;
+    assert!(events.until("id: 1:1").await);
+    assert!(!events.text.contains("event: end"), "{}", events.text);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_told_why_it_is_let_go() {
+    let daemon = Daemon::with(|settings| settings.follow_stall = Duration::from_millis(200)).await;
+    daemon.write("i1", "a\n").await;
+    let mut events = Events::open(&daemon, FOLLOW, &[]).await;
+    assert!(events.until("id: 1:0").await);
+    // Waiting for lines is no fault of the client.
+    let written = async {
+        daemon.api.clock.sleep(Duration::from_millis(400)).await;
+        daemon.write("i1", "b\n").await;
+    };
+    assert!(futures::join!(events.until("id: 1:1"), written).0);
+    daemon.api.clock.sleep(Duration::from_millis(300)).await;
+    assert!(events.until("event: error\ndata: {").await && events.text.contains("\"reason\":\"slow\""));
+    assert!(matches!(events.body.next().await, Some(Err(_))), "ended cleanly");
+    assert!(daemon.get("/metrics").await.text().contains("logtier_errors_total{kind=\"slow_follower\"} 1"));
+}
+
+#[tokio::test]
 async fn a_daemon_that_stops_breaks_the_stream() {
     let daemon = Daemon::start().await;
     daemon.write("i1", "a\n").await;
