@@ -1,7 +1,7 @@
 # `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint fmt clean
+.PHONY: help build demo test fuzz lint fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ demo: ## one log through hot tier, archive and cold tier, under target/demo; KEE
 
 test: ## every test on SQLite + folder and on MariaDB + S3; ARGS="…" go to cargo test
 	@scripts/test.sh $(ARGS)
+
+fuzz: ## requests out of the OpenAPI document, right ones and wrong ones, by schemathesis; about a minute
+	@scripts/schemathesis.sh $(ARGS)
 
 lint: ## fmt, clippy, docs, scripts, typos, machete, deny; CHECKS="fmt clippy" for some
 	@scripts/lint.sh $(CHECKS)

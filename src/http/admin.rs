@@ -8,19 +8,19 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::json;
 
 use super::errors::stopping;
 use super::params::Call;
+use super::schemas::RunStarted;
 use super::{Problem, Shared};
 use crate::archive::RunReport;
 use crate::audit::StatusReport;
 
 /// Longest wait for a run; a client that wants to wait longer asks for its report again.
-const MAX_WAIT_SECONDS: u64 = 3_600;
+pub const MAX_WAIT_SECONDS: u64 = 3_600;
 
 const DEFAULT_RUNS: u64 = 20;
-const MAX_RUNS: u64 = 200;
+pub const MAX_RUNS: u64 = 200;
 
 #[derive(Debug, Serialize)]
 pub struct StatusAnswer {
@@ -73,7 +73,7 @@ pub async fn archive(State(shared): State<Arc<Shared>>, mut call: Call) -> Resul
             return Ok(Json(report).into_response());
         }
     }
-    Ok((StatusCode::ACCEPTED, Json(json!({ "run_id": run_id.to_string() }))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(RunStarted { run_id: run_id.to_string() })).into_response())
 }
 
 #[derive(Debug, Serialize)]

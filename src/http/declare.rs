@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::params::Call;
 use super::shown::ShownAttempt;
@@ -14,28 +15,40 @@ use super::{Problem, Shared, body};
 use crate::ingest::{Declared, Facts};
 use crate::model::{App, AttemptKey, AttemptNo, Job, Labels, Millis, Outcome, Timestamp};
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
-struct DeclareBody {
+pub struct DeclareBody {
+    #[schema(value_type = Option<String>)]
     job: Option<Job>,
     #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
     labels: Labels,
+    /// 1 if not given.
+    #[schema(value_type = Option<u32>, minimum = 1)]
     attempt: Option<AttemptNo>,
+    /// RFC 3339 or unix milliseconds.
+    #[schema(value_type = Option<String>)]
     started_at: Option<serde_json::Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
-struct FinishBody {
+pub struct FinishBody {
+    /// 1 if not given.
+    #[schema(value_type = Option<u32>, minimum = 1)]
     attempt: Option<AttemptNo>,
+    /// succeeded, failed or cancelled.
     outcome: Option<String>,
+    /// How many there must be; another number is 409.
     lines: Option<u64>,
+    #[schema(value_type = Option<String>)]
     job: Option<Job>,
     #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
     labels: Labels,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct DeclareAnswer {
     #[serde(flatten)]
     attempt: ShownAttempt,

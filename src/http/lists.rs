@@ -8,35 +8,45 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::params::{Call, Params, invalid};
-use super::shown::ShownAttempt;
+use super::shown::{ShownAttempt, Summary};
 use super::{Problem, Shared, read};
 use crate::model::{App, AttemptId, ShownState};
 use crate::read::ListFilter;
 
 const DEFAULT_LIMIT: u64 = 100;
-const MAX_LIMIT: u64 = 1_000;
+pub const MAX_LIMIT: u64 = 1_000;
 
 /// Jobs of one app that are looked through for a page of them.
 const MAX_JOBS: u32 = 10_000;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct AppList {
     apps: Vec<String>,
     next_cursor: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct JobList {
     jobs: Vec<String>,
     next_cursor: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct InstanceList {
     instances: Vec<ShownAttempt>,
     next_cursor: Option<String>,
+}
+
+/// What `GET /instances` answers.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "for the OpenAPI document")]
+pub enum ListOrOne {
+    List(InstanceList),
+    One(Box<Summary>),
 }
 
 /// `GET /apps`

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::{Value, json};
 
 use super::errors::{conflict, never_logged};
 use super::params::Call;
+use super::schemas::Hold;
 use super::{Problem, Shared};
 use crate::archive::Marked;
 
@@ -28,21 +28,21 @@ pub async fn delete(State(shared): State<Arc<Shared>>, mut call: Call) -> Result
 }
 
 /// `PUT …/hold`
-pub async fn hold(state: State<Arc<Shared>>, call: Call) -> Result<Json<Value>, Problem> {
+pub async fn hold(state: State<Arc<Shared>>, call: Call) -> Result<Json<Hold>, Problem> {
     set(state, call, true).await
 }
 
 /// `DELETE …/hold`
-pub async fn release(state: State<Arc<Shared>>, call: Call) -> Result<Json<Value>, Problem> {
+pub async fn release(state: State<Arc<Shared>>, call: Call) -> Result<Json<Hold>, Problem> {
     set(state, call, false).await
 }
 
-async fn set(State(shared): State<Arc<Shared>>, mut call: Call, on: bool) -> Result<Json<Value>, Problem> {
+async fn set(State(shared): State<Arc<Shared>>, mut call: Call, on: bool) -> Result<Json<Hold>, Problem> {
     let (app, instance) = call.target()?;
     let attempt = call.params.take_parsed("attempt")?;
     call.params.finish()?;
     match shared.api.archiver.hold(&app, &instance, attempt, on).await? {
         Marked::Unknown => Err(never_logged()),
-        Marked::Done | Marked::Held => Ok(Json(json!({"app": app, "instance": instance, "hold": on}))),
+        Marked::Done | Marked::Held => Ok(Json(Hold { app, instance, hold: on })),
     }
 }

@@ -32,11 +32,14 @@ mod hub;
 mod impatient;
 mod lists;
 mod marks;
+mod openapi;
 mod params;
 mod problem;
 mod query;
 mod read;
 mod render;
+mod routes;
+mod schemas;
 mod search;
 mod serve;
 mod shown;
@@ -50,7 +53,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post, put};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -149,37 +151,11 @@ pub fn router(api: Api) -> Router {
     let hub = Hub::new(api.reader.clone(), api.clock.clone(), api.tasks.clone(), api.shutdown.clone());
     let followers = Arc::new(Semaphore::new(MAX_FOLLOWERS));
     let shared = Arc::new(Shared { api, budget, hub, followers, searches: Arc::new(Semaphore::new(MAX_SEARCHES)) });
-    let v1 = Router::new()
-        .route("/records", post(write::bulk))
-        .route("/apps", get(lists::apps))
-        .route("/apps/{app}/jobs", get(lists::jobs))
-        .route("/apps/{app}/instances", get(lists::instances))
-        .route("/instances", get(lists::instances_or_one).put(declare::declare).delete(marks::delete))
-        .route("/apps/{app}/instances/{instance}", get(read::summary).put(declare::declare).delete(marks::delete))
-        .merge(of_instance("/instances"))
-        .merge(of_instance("/apps/{app}/instances/{instance}"))
-        .route("/search", get(search::search))
-        .route("/status", get(admin::status))
-        .route("/archive", post(admin::archive))
-        .route("/runs", get(admin::runs))
-        .route("/runs/{id}", get(admin::run));
-    Router::new()
-        .nest("/api/v1", v1)
-        .route("/healthz", get(admin::healthz))
-        .route("/readyz", get(admin::readyz))
-        .route("/metrics", get(admin::metrics))
+    let routes = routes::all().into_iter();
+    routes
+        .fold(Router::new(), |router, route| router.route(&route.path, route.handler))
         .layer(from_fn_with_state(Arc::clone(&shared), auth::check))
         .layer(from_fn_with_state(Arc::clone(&shared), problem::finish))
         .layer(CompressionLayer::new())
         .with_state(shared)
-}
-
-/// The calls of one instance, with its names in the path or, because proxies decode `%2F`, in the query.
-fn of_instance(base: &str) -> Router<Arc<Shared>> {
-    Router::new()
-        .route(&format!("{base}/records"), get(read::records).post(write::append))
-        .route(&format!("{base}/finish"), post(declare::finish))
-        .route(&format!("{base}/hold"), put(marks::hold).delete(marks::release))
-        .route(&format!("{base}/follow"), get(follow::follow))
-        .route(&format!("{base}/download"), get(download::download))
 }

@@ -110,7 +110,8 @@ impl Params {
             true => format!("unknown query parameter {}: this call takes none", unknown.join(", ")),
             false => format!("unknown query parameter {}: this call takes {known}", unknown.join(", ")),
         };
-        Err(Problem::bad_request(detail).with("unknown", self.left.into_iter().map(|(n, _)| n).collect::<Vec<_>>()))
+        let unknown = self.left.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        Err(Problem::bad_request(detail).with("unknown", unknown).with("known", self.known))
     }
 }
 

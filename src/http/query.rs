@@ -8,8 +8,8 @@ use crate::model::{AttemptNo, Level, LineRange};
 use crate::read::{Cursor, Filter, Order, PageRequest};
 
 const DEFAULT_LIMIT: u64 = 1_000;
-const MAX_LIMIT: u64 = 10_000;
-const MAX_WAIT_SECONDS: u64 = 60;
+pub const MAX_LIMIT: u64 = 10_000;
+pub const MAX_WAIT_SECONDS: u64 = 60;
 
 /// Texts to look for in one call.
 const MAX_CONTAINS: usize = 16;

@@ -20,7 +20,7 @@ use crate::model::Instance;
 use crate::read::{ListFilter, ReadError, Search, SearchRequest, owner_json};
 
 const DEFAULT_LIMIT: u64 = 1_000;
-const MAX_LIMIT: u64 = 100_000;
+pub const MAX_LIMIT: u64 = 100_000;
 
 /// A search that takes longer says that it was cut.
 const PATIENCE: Duration = Duration::from_secs(120);

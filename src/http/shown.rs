@@ -1,16 +1,21 @@
 //! An attempt as answers show it.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::model::{App, AttemptState, Instance, Job, Labels, Millis};
 use crate::read::Attempt;
 
 /// What lists and the answers to `PUT` and `finish` say of an attempt; a summary says more.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ShownAttempt {
+    #[schema(value_type = String)]
     app: App,
+    #[schema(value_type = Option<String>)]
     job: Option<Job>,
+    #[schema(value_type = BTreeMap<String, String>)]
     labels: Labels,
+    #[schema(value_type = String)]
     instance: Instance,
     attempt: u32,
     state: &'static str,
@@ -56,7 +61,7 @@ impl ShownAttempt {
 }
 
 /// The answer to `GET` of an instance.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Summary {
     #[serde(flatten)]
     pub attempt: ShownAttempt,
@@ -66,19 +71,19 @@ pub struct Summary {
     pub tiers: TierShares,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct TierShares {
     pub hot: HotShare,
     pub cold: ColdShare,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct HotShare {
     pub lines: u64,
     pub bytes: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ColdShare {
     pub lines: u64,
     pub bytes: u64,

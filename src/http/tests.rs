@@ -3,6 +3,7 @@
 mod admin;
 mod bounds;
 mod follow;
+mod openapi;
 mod reading;
 mod search;
 mod writing;

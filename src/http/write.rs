@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::body::{self, Received};
 use super::params::{Call, Params, invalid};
@@ -24,11 +25,55 @@ const LARGE_BODY: usize = 64 * 1024;
 /// Rejected lines that an answer names; the rest is only counted.
 const MAX_REJECTED_SHOWN: usize = 1_000;
 
+/// The answer to records of one attempt.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AppendAnswer {
+    #[schema(value_type = u32)]
+    attempt: AttemptNo,
+    first_line: u64,
+    lines: u64,
+    next_line: u64,
+    accepted: u64,
+    /// The first thousand lines that were left out.
+    rejected: Vec<RejectedAnswer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected_not_shown: Option<usize>,
+    /// The key was used before; this is what became of the records then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    repeated: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+/// The answer to records of many attempts.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BulkAnswer {
+    accepted: u64,
+    /// The first thousand lines that were left out.
+    rejected: Vec<RejectedAnswer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected_not_shown: Option<usize>,
+    batches: Vec<BatchAnswer>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+/// A line that was left out.
+#[derive(Debug, Serialize, ToSchema)]
+struct RejectedAnswer {
+    /// Counted from 0 over the lines that are not blank.
+    index: u64,
+    error: String,
+}
+
 /// What became of a batch, in a bulk answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct BatchAnswer {
+    #[schema(value_type = String)]
     app: App,
+    #[schema(value_type = String)]
     instance: Instance,
+    #[schema(value_type = u32)]
     attempt: AttemptNo,
     first_line: u64,
     lines: u64,
@@ -43,7 +88,7 @@ pub async fn bulk(
     mut call: Call,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<serde_json::Value>, Problem> {
+) -> Result<Json<BulkAnswer>, Problem> {
     let params = &mut call.params;
     let mut defaults = defaults(&shared, params, &headers)?;
     defaults.app = params.take_parsed("app")?.unwrap_or_default();
@@ -119,7 +164,7 @@ impl Outcomes {
 
     /// 200 where something was stored and sending the rest again would not help: the rest is
     /// rejected, line by line. Else the worst problem, which says what was stored.
-    fn answer(mut self) -> Result<Json<serde_json::Value>, Problem> {
+    fn answer(mut self) -> Result<Json<BulkAnswer>, Problem> {
         self.rejected.sort();
         let rejected = shown_rejected(&self.rejected);
         match self.worst {
@@ -127,12 +172,14 @@ impl Outcomes {
                 .with("committed", json!(self.stored))
                 .with("failed", self.failed)
                 .with("accepted", self.accepted)
-                .with("rejected", rejected)),
-            _ => {
-                let mut answer = json!({ "accepted": self.accepted, "rejected": rejected, "batches": self.stored });
-                put_rest(&mut answer, self.rejected.len(), self.warnings);
-                Ok(Json(answer))
-            }
+                .with("rejected", json!(rejected))),
+            _ => Ok(Json(BulkAnswer {
+                accepted: self.accepted,
+                rejected,
+                rejected_not_shown: not_shown(self.rejected.len()),
+                batches: self.stored,
+                warnings: self.warnings,
+            })),
         }
     }
 }
@@ -153,7 +200,7 @@ pub async fn append(
     mut call: Call,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<serde_json::Value>, Problem> {
+) -> Result<Json<AppendAnswer>, Problem> {
     let (app, instance) = call.target()?;
     let attempt = call.params.take_parsed("attempt")?.unwrap_or_default();
     let key = AttemptKey { app, instance, attempt };
@@ -167,26 +214,24 @@ pub async fn append(
     let received = body::read(&shared, &headers, body).await?;
     let (decoded, _room) = decode(&shared, received, defaults, shape).await?;
     let rejected: Vec<(u64, String)> = decoded.rejected.into_iter().map(|line| (line.index, line.error)).collect();
-    let mut answer = json!({
-        "attempt": key.attempt, "first_line": null, "lines": 0, "next_line": null,
-        "accepted": decoded.accepted, "rejected": shown_rejected(&rejected),
-    });
-    let mut warnings = Vec::new();
-    if let Some(mut batch) = decoded.batches.into_iter().next() {
-        if batch.labels.is_empty() {
-            batch.labels = labels;
-        }
-        let appended = shared.api.ingest.append(batch).await?;
-        answer["first_line"] = appended.first_line.into();
-        answer["lines"] = appended.lines.into();
-        answer["next_line"] = appended.next_line().into();
-        if appended.repeated {
-            answer["repeated"] = true.into();
-        }
-        warnings.extend(warnings_of(&key, &appended));
+    let Some(mut batch) = decoded.batches.into_iter().next() else {
+        return Err(Problem::bad_request("the body holds no record"));
+    };
+    if batch.labels.is_empty() {
+        batch.labels = labels;
     }
-    put_rest(&mut answer, rejected.len(), warnings);
-    Ok(Json(answer))
+    let appended = shared.api.ingest.append(batch).await?;
+    Ok(Json(AppendAnswer {
+        attempt: key.attempt,
+        first_line: appended.first_line,
+        lines: appended.lines,
+        next_line: appended.next_line(),
+        accepted: decoded.accepted,
+        rejected: shown_rejected(&rejected),
+        rejected_not_shown: not_shown(rejected.len()),
+        repeated: appended.repeated,
+        warnings: warnings_of(&key, &appended).collect(),
+    }))
 }
 
 /// How a body of records is laid out.
@@ -293,23 +338,20 @@ async fn decode(
         let rejected: Vec<(u64, String)> = decoded.rejected.into_iter().map(|line| (line.index, line.error)).collect();
         let first = rejected.first().map(|(index, error)| format!("line {index} (from 0): {error}"));
         let detail = format!("none of the {} lines is a record; {}", rejected.len(), first.unwrap_or_default());
-        return Err(Problem::bad_request(detail).with("accepted", 0).with("rejected", shown_rejected(&rejected)));
+        return Err(Problem::bad_request(detail)
+            .with("accepted", 0)
+            .with("rejected", json!(shown_rejected(&rejected))));
     }
     Ok((decoded, room))
 }
 
-fn shown_rejected(rejected: &[(u64, String)]) -> serde_json::Value {
-    rejected.iter().take(MAX_REJECTED_SHOWN).map(|(index, error)| json!({ "index": index, "error": error })).collect()
+fn shown_rejected(rejected: &[(u64, String)]) -> Vec<RejectedAnswer> {
+    let shown = rejected.iter().take(MAX_REJECTED_SHOWN);
+    shown.map(|(index, error)| RejectedAnswer { index: *index, error: error.clone() }).collect()
 }
 
-/// What an answer says only where there is something to say.
-fn put_rest(answer: &mut serde_json::Value, rejected: usize, warnings: Vec<String>) {
-    if rejected > MAX_REJECTED_SHOWN {
-        answer["rejected_not_shown"] = (rejected - MAX_REJECTED_SHOWN).into();
-    }
-    if !warnings.is_empty() {
-        answer["warnings"] = warnings.into();
-    }
+fn not_shown(rejected: usize) -> Option<usize> {
+    rejected.checked_sub(MAX_REJECTED_SHOWN).filter(|more| *more > 0)
 }
 
 /// What was asked for and did not happen, though the lines are stored.
