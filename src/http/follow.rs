@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::errors::stopping;
-use super::hub::{Seen, Topic, push_event, push_events};
+use super::hub::{Seen, Topic, push_event, push_events, relevant};
 use super::params::{Call, Params, invalid};
 use super::problem::Chain;
 use super::query::take_filter;
@@ -139,7 +139,7 @@ struct Follower {
     next: u64,
     filter: Option<Box<Filter>>,
     /// What it reads by itself.
-    lines: Option<Box<Unread>>,
+    lines: Option<Unread>,
     state: Stage,
     /// When the client last took something.
     gave_at: Option<Instant>,
@@ -153,8 +153,8 @@ struct Unread {
 }
 
 enum AllOrSome {
-    All(Lines),
-    Some(Matching),
+    All(Box<Lines>),
+    Some(Box<Matching>),
 }
 
 /// Ends the connection in the middle of the stream, so that the client connects again.
@@ -247,7 +247,11 @@ impl Follower {
     /// then on.
     fn look(&mut self) -> Option<Bytes> {
         let Seen { view, fresh } = self.seen.borrow_and_update().clone();
-        let view = view.filter(|view| self.view.as_ref().is_none_or(|known| known.at <= view.at))?;
+        // One that is as good as the follower's own is shared by all, and takes no memory of its own.
+        let is_good = |view: &Arc<View>| {
+            self.view.as_ref().is_none_or(|known| known.at <= view.at || relevant(known) == relevant(view))
+        };
+        let view = view.filter(is_good)?;
         if self.topic.attempt.is_none() {
             self.topic.attempt = Some(view.attempt.attempt);
             self.seen = self.shared.hub.follow(self.topic.clone(), Some(Arc::clone(&view)));
@@ -266,6 +270,14 @@ impl Follower {
             self.lines = self.view.as_deref().and_then(|view| self.unread(view));
         }
         let attempt = self.topic.attempt.unwrap_or_default();
+        if self.lines.is_none() {
+            return Ok(None);
+        }
+        // In a box of its own: the state of a read is large, and most followers wait.
+        Box::pin(self.read_on(attempt)).await
+    }
+
+    async fn read_on(&mut self, attempt: AttemptNo) -> Result<Option<Bytes>, ReadError> {
         while let Some(unread) = &mut self.lines {
             let mut events = Vec::new();
             let more = match &mut unread.lines {
@@ -292,17 +304,17 @@ impl Follower {
         Ok(None)
     }
 
-    fn unread(&self, view: &View) -> Option<Box<Unread>> {
+    fn unread(&self, view: &View) -> Option<Unread> {
         let range = LineRange::new(self.next.min(view.attempt.next_line), view.attempt.next_line);
         if range.is_empty() || view.attempt.state_at(view.at).is_gone() {
             return None;
         }
         let reader = &self.shared.api.reader;
         let lines = match &self.filter {
-            None => AllOrSome::All(reader.lines(view, range)),
-            Some(filter) => AllOrSome::Some(reader.matching(view, range, (**filter).clone())),
+            None => AllOrSome::All(Box::new(reader.lines(view, range))),
+            Some(filter) => AllOrSome::Some(Box::new(reader.matching(view, range, (**filter).clone()))),
         };
-        Some(Box::new(Unread { end: range.end(), lines }))
+        Some(Unread { end: range.end(), lines })
     }
 
     /// Its id is that of the last line, so that a client that connects again is told that it has all.

@@ -208,7 +208,7 @@ fn by_place(followed: Vec<(Topic, watch::Sender<Seen>)>) -> (ByPlace, Vec<(Topic
 }
 
 /// What matters to followers: more lines, another state.
-fn relevant(view: &View) -> impl PartialEq + use<> {
+pub fn relevant(view: &View) -> impl PartialEq + use<> {
     (view.attempt.next_line, view.attempt.state_at(view.at))
 }
 
