@@ -9,6 +9,7 @@ mod args;
 mod bench;
 mod client;
 mod daemon;
+mod demo;
 mod exec;
 mod follow;
 mod lists;
@@ -76,6 +77,8 @@ struct Global {
 enum Command {
     /// Run the daemon
     Serve,
+    /// Show one log's life on a daemon of its own, in a minute, leaving nothing behind
+    Demo,
     /// Bring the tables of the hot tier to this version
     Migrate,
     /// Check that both tiers hold what the catalog says; changes nothing
@@ -181,6 +184,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             print(&script)
         }
         Command::Man { command } => print(&man::page(Cli::command(), command.as_deref())?),
+        Command::Demo => daemon::runtime()?.block_on(demo::demo()),
         // Its clients want all cores.
         Command::Bench(args) => daemon::runtime()?.block_on(bench::bench(&global, args)),
         command => {
@@ -220,6 +224,7 @@ async fn run_client(session: &mut Session, command: Command) -> anyhow::Result<E
         Command::Archive(args) => manage::archive(session, args).await,
         Command::Status(args) => manage::status(session, args).await,
         Command::Serve
+        | Command::Demo
         | Command::Migrate
         | Command::Verify(_)
         | Command::Config(_)
