@@ -20,6 +20,7 @@ mod powerjob_proxy;
 mod read_cost;
 mod read_model;
 mod simulation;
+mod readers;
 mod stores;
 mod two_daemons;
 mod verify;
