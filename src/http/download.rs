@@ -16,7 +16,7 @@ use super::params::Call;
 use super::problem::Chain;
 use super::query::{take_filter, take_range};
 use super::render::{Format, Renderer};
-use super::{Problem, Shared, caching};
+use super::{Problem, Shared, caching, read};
 use crate::model::LineRange;
 use crate::read::{Matching, ReadError, View};
 
@@ -37,7 +37,10 @@ pub async fn download(
     let format = Format::take(&mut call.params, &[Format::Text, Format::Raw, Format::Ndjson])?;
     let format = format.unwrap_or(Format::Text);
     call.params.finish()?;
-    let view = shared.api.reader.open(&app, &instance, attempt).await?;
+    let view = match shared.api.reader.open(&app, &instance, attempt).await {
+        Ok(view) => view,
+        Err(error) => return Err(read::unreadable(&shared, &app, &instance, attempt, error).await),
+    };
     let range = LineRange::new(from.unwrap_or(0), to.unwrap_or(u64::MAX));
     let closed = from.zip(to).map(|_| range);
     let etag = closed.and_then(|range| caching::etag(&view, range, format, &(range, &filter)));

@@ -10,9 +10,10 @@ use crate::read::ReadError;
 
 const TRY_AGAIN_SECONDS: u32 = 2;
 
-/// Nothing was ever logged under this id, as far as anyone knows now.
-pub fn never_logged() -> Problem {
-    let detail = "nothing was logged under this id, or so long ago that it is forgotten";
+/// Nothing was ever logged under an id, as far as anyone knows now.
+pub const UNKNOWN: &str = "nothing was logged under this id, or so long ago that it is forgotten";
+
+pub fn never_logged(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "never-logged", "Never logged", detail).with("state", "never_logged")
 }
 
@@ -48,7 +49,7 @@ pub fn conflict(kind: &'static str, title: &'static str, detail: impl Into<Strin
 impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::NeverLogged => never_logged(),
+            ReadError::NeverLogged => never_logged(UNKNOWN),
             ReadError::Gone { state, at } => gone(state, at),
             error if error.is_unavailable() => {
                 let tier = if matches!(error, ReadError::Cold(_)) { "cold" } else { "hot" };

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::errors::{conflict, never_logged};
+use super::errors::{UNKNOWN, conflict, never_logged};
 use super::params::Call;
 use super::schemas::Hold;
 use super::{Problem, Shared};
@@ -19,7 +19,7 @@ pub async fn delete(State(shared): State<Arc<Shared>>, mut call: Call) -> Result
     call.params.finish()?;
     match shared.api.archiver.delete(&app, &instance, attempt).await? {
         Marked::Done => Ok(StatusCode::NO_CONTENT),
-        Marked::Unknown => Err(never_logged()),
+        Marked::Unknown => Err(never_logged(UNKNOWN)),
         Marked::Held => {
             let detail = "a legal hold keeps it: DELETE …/hold first, if you may";
             Err(conflict("held", "Held", detail))
@@ -42,7 +42,7 @@ async fn set(State(shared): State<Arc<Shared>>, mut call: Call, on: bool) -> Res
     let attempt = call.params.take_parsed("attempt")?;
     call.params.finish()?;
     match shared.api.archiver.hold(&app, &instance, attempt, on).await? {
-        Marked::Unknown => Err(never_logged()),
+        Marked::Unknown => Err(never_logged(UNKNOWN)),
         Marked::Done | Marked::Held => Ok(Json(Hold { app, instance, hold: on })),
     }
 }

@@ -10,13 +10,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::errors::gone;
+use super::errors::{gone, never_logged};
 use super::params::Call;
 use super::query::RecordQuery;
 use super::render::{Format, Renderer};
 use super::shown::{ShownAttempt, Summary, TierShares};
 use super::{Problem, Shared, caching};
-use crate::model::{App, Instance};
+use crate::model::{App, AttemptNo, Instance};
 use crate::read::{Cursor, Page, PageRequest, ReadError, View};
 
 /// Attempts that a summary names.
@@ -44,10 +44,13 @@ async fn summarize(
     shared: &Shared,
     app: &App,
     instance: &Instance,
-    attempt: Option<crate::model::AttemptNo>,
+    attempt: Option<AttemptNo>,
 ) -> Result<Summary, Problem> {
     let reader = &shared.api.reader;
-    let view = reader.show(app, instance, attempt).await?;
+    let view = match reader.show(app, instance, attempt).await {
+        Ok(view) => view,
+        Err(error) => return Err(unreadable(shared, app, instance, attempt, error).await),
+    };
     let state = view.attempt.state_at(view.at);
     if state.is_gone() {
         return Err(gone(state, view.attempt.gone_since()));
@@ -58,10 +61,29 @@ async fn summarize(
     let attempts = reader.attempts(app, instance, MAX_ATTEMPTS_SHOWN).await?;
     Ok(Summary {
         attempt: ShownAttempt::new(app, view.job.as_ref(), &view.attempt, view.at),
-        attempts: attempts.into_iter().map(crate::model::AttemptNo::get).collect(),
+        attempts: attempts.into_iter().map(AttemptNo::get).collect(),
         rule: Some(rule.to_string()),
         tiers: TierShares::new(&view.attempt, segments),
     })
+}
+
+/// What a read's error means; of an attempt that is not known, which ones are.
+pub async fn unreadable(
+    shared: &Shared,
+    app: &App,
+    instance: &Instance,
+    attempt: Option<AttemptNo>,
+    error: ReadError,
+) -> Problem {
+    let (Some(attempt), ReadError::NeverLogged) = (attempt, &error) else { return error.into() };
+    match shared.api.reader.attempts(app, instance, MAX_ATTEMPTS_SHOWN).await {
+        Ok(known) if !known.is_empty() => {
+            let known: Vec<u32> = known.into_iter().map(AttemptNo::get).collect();
+            let listed = known.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+            never_logged(format!("the instance has no attempt {attempt}, it has {listed}")).with("attempts", known)
+        }
+        _ => error.into(),
+    }
 }
 
 /// `GET …/records`
@@ -108,17 +130,21 @@ pub async fn records(
 /// The attempt, after waiting for a line where the client asked for that.
 async fn opened(shared: &Shared, app: &App, instance: &Instance, query: &RecordQuery) -> Result<View, Problem> {
     let reader = &shared.api.reader;
-    let Some(seconds) = query.wait_seconds.filter(|seconds| *seconds > 0) else {
-        return Ok(reader.open(app, instance, query.attempt).await?);
+    let view = match query.wait_seconds.filter(|seconds| *seconds > 0) {
+        None => reader.open(app, instance, query.attempt).await,
+        Some(seconds) => {
+            let waited = reader.wait_for(app, instance, query.attempt, query.start(), Duration::from_secs(seconds));
+            tokio::select! {
+                view = waited => view,
+                // A daemon that stops says what there is.
+                () = shared.api.shutdown.cancelled() => reader.open(app, instance, query.attempt).await,
+            }
+        }
     };
-    let line = query.start();
-    let waited = reader.wait_for(app, instance, query.attempt, line, Duration::from_secs(seconds));
-    let view: Result<View, ReadError> = tokio::select! {
-        view = waited => view,
-        // A daemon that stops says what there is.
-        () = shared.api.shutdown.cancelled() => reader.open(app, instance, query.attempt).await,
-    };
-    Ok(view?)
+    match view {
+        Ok(view) => Ok(view),
+        Err(error) => Err(unreadable(shared, app, instance, query.attempt, error).await),
+    }
 }
 
 /// `last` reads backwards; it shows forwards and goes on behind the end.

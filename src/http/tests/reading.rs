@@ -265,3 +265,62 @@ async fn lists_are_newest_first_and_paged() {
     assert_eq!(list("instances").await.0, "");
     assert_eq!(list("instances?state=deleted").await.0, "4321");
 }
+
+/// What a test knows of an attempt.
+struct Known {
+    app: &'static str,
+    instance: String,
+    job: String,
+    label: String,
+    outcome: Option<&'static str>,
+}
+
+#[tokio::test]
+async fn lists_count_what_there_is() {
+    let daemon = Daemon::start().await;
+    let mut known = Vec::new();
+    for n in 0..90_usize {
+        let app = ["a", "b", "c"][n % 3];
+        let (job, label) = (format!("j{}", n % 7), format!("l{}", n % 5));
+        let outcome = [None, Some("succeeded"), Some("failed")][n / 3 % 3];
+        let path = format!("/api/v1/apps/{app}/instances/i{n}");
+        let body = json!({"job": job, "labels": {"k": label}}).to_string();
+        assert_eq!(daemon.send(request("PUT", &path, &[], body)).await.status, 200);
+        if let Some(outcome) = outcome {
+            daemon.post(&format!("{path}/finish"), json!({"outcome": outcome}).to_string()).await;
+        }
+        known.push(Known { app, instance: format!("i{n}"), job, label, outcome });
+        daemon.api.clock.sleep(Duration::from_millis(1)).await;
+    }
+    known.reverse();
+    let check = async |path: &str, is_listed: &dyn Fn(&Known) -> bool| {
+        let (mut listed, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = daemon.get(&format!("/api/v1/{path}limit=7{cursor}")).await.json();
+            let names = page["instances"].as_array().unwrap_or_else(|| panic!("{path}: {page}")).iter();
+            listed.extend(names.map(|one| one["instance"].as_str().expect("a name").to_owned()));
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        let expected: Vec<&str> =
+            known.iter().filter(|one| is_listed(one)).map(|one| one.instance.as_str()).collect();
+        assert!(!expected.is_empty());
+        assert_eq!(listed, expected, "{path}");
+    };
+    check("instances?", &|_| true).await;
+    check("apps/b/instances?", &|one| one.app == "b").await;
+    check("instances?job=j3&", &|one| one.job == "j3").await;
+    check("apps/a/instances?job=j3&label.k=l2&", &|one| one.app == "a" && one.job == "j3" && one.label == "l2").await;
+    check("instances?outcome=failed&", &|one| one.outcome == Some("failed")).await;
+    check("instances?state=open&app=c&", &|one| one.outcome.is_none() && one.app == "c").await;
+    check("instances?state=finished&label.k=l0&", &|one| one.outcome.is_some() && one.label == "l0").await;
+    let (mut jobs, mut cursor) = (Vec::new(), String::new());
+    while jobs.len() < 7 {
+        let page = daemon.get(&format!("/api/v1/apps/a/jobs?limit=3{cursor}")).await.json();
+        jobs.extend(page["jobs"].as_array().expect("names").iter().filter_map(|job| job.as_str().map(str::to_owned)));
+        cursor = format!("&cursor={}", page["next_cursor"].as_str().unwrap_or("none"));
+    }
+    assert_eq!(jobs, (0..7).map(|n| format!("j{n}")).collect::<Vec<_>>());
+}
