@@ -151,7 +151,8 @@ async fn search(test: &Test) -> u64 {
                 summary = Some(item["summary"].clone());
                 continue;
             }
-            let (instance, line) = (item["record"]["instance"].as_str().expect("whose"), item["record"]["line"].as_u64());
+            let (instance, line) =
+                (item["record"]["instance"].as_str().expect("whose"), item["record"]["line"].as_u64());
             let line = line.expect("a line number");
             if instance.starts_with('r') {
                 assert_eq!(item["record"]["message"], message(instance, line));
@@ -248,7 +249,9 @@ fn readers_see_nothing_of_the_move() {
             futures::join!(pages, looks, search(&test))
         };
         let (connections, (pages, looks, searches), moved) = futures::join!(work, readers, archive(&test));
-        eprintln!("{connections} connections followed, {pages:?} pages, {looks:?} looks, {searches} searches; {moved:?}");
+        eprintln!(
+            "{connections} connections followed, {pages:?} pages, {looks:?} looks, {searches} searches; {moved:?}"
+        );
         assert!(pages.iter().chain(&looks).all(|reads| *reads > 0) && searches > 0);
         assert!(moved["lines"] > BATCH_LINES && moved["objects"] > 1 && moved["purged_chunks"] > 0, "nothing moved");
         // And at rest: all of it from the cold tier.

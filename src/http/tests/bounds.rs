@@ -37,7 +37,11 @@ async fn what_is_not_known_is_refused() {
     assert_eq!(daemon.get("/api/v1/apps/default/instances/none").await.json()["state"], "never_logged");
     for tail in ["", "/records", "/download"] {
         let answer = daemon.get(&format!("/api/v1/apps/default/instances/i1{tail}?attempt=2")).await.json();
-        assert_eq!((&answer["attempts"], &answer["state"]), (&serde_json::json!([1]), &"never_logged".into()), "{tail}");
+        assert_eq!(
+            (&answer["attempts"], &answer["state"]),
+            (&serde_json::json!([1]), &"never_logged".into()),
+            "{tail}"
+        );
     }
     assert_eq!(daemon.get("/api/v1/archive").await.header("allow"), "POST");
     for (query, key) in [("at_line=x", "k"), ("attempt=x", "k"), ("lable.x=y", "k"), ("", "")] {

@@ -304,8 +304,7 @@ async fn lists_count_what_there_is() {
                 None => break,
             }
         }
-        let expected: Vec<&str> =
-            known.iter().filter(|one| is_listed(one)).map(|one| one.instance.as_str()).collect();
+        let expected: Vec<&str> = known.iter().filter(|one| is_listed(one)).map(|one| one.instance.as_str()).collect();
         assert!(!expected.is_empty());
         assert_eq!(listed, expected, "{path}");
     };
