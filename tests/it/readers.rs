@@ -22,12 +22,12 @@ const BATCH_LINES: u64 = 40;
 
 /// What line `line` of an instance says; every tenth is an error, every 37th holds a rare word.
 fn message(instance: &str, line: u64) -> String {
-    let word = if line % 37 == 0 { "needle " } else { "" };
+    let word = if line.is_multiple_of(37) { "needle " } else { "" };
     format!("{instance} line {line} {word}{}", "x".repeat((line % 60) as usize))
 }
 
 fn is_error(line: u64) -> bool {
-    line % 10 == 0
+    line.is_multiple_of(10)
 }
 
 struct Test {
@@ -162,7 +162,7 @@ async fn search(test: &Test) -> u64 {
         assert_eq!(summary.expect("the search was cut")["complete"], true);
         for (instance, known) in INSTANCES.iter().zip(known) {
             let found = found.remove(*instance).unwrap_or_default();
-            let missed: Vec<u64> = (0..known).filter(|line| line % 37 == 0 && !found.contains(line)).collect();
+            let missed: Vec<u64> = (0..known).filter(|line| line.is_multiple_of(37) && !found.contains(line)).collect();
             assert_eq!(missed, Vec::<u64>::new(), "{instance}: acknowledged, and not found");
         }
         searches += 1;
