@@ -50,6 +50,11 @@ impl Lines {
         &self.json
     }
 
+    /// Bytes that the records take in memory.
+    pub fn memory(&self) -> u64 {
+        (self.json.len() + self.marks.len() * size_of::<Mark>()) as u64
+    }
+
     pub fn ts_range(&self) -> Option<(Timestamp, Timestamp)> {
         let all = || self.marks.iter().map(|mark| mark.ts);
         all().min().zip(all().max())

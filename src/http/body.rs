@@ -5,7 +5,6 @@
 //! window larger than a body may be.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
@@ -13,10 +12,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Problem, Shared};
 use crate::clock::Clock;
+use crate::ingest::{Budget, Room};
 
 /// A client that sends nothing for so long has gone.
 const STALL: Duration = Duration::from_secs(30);
@@ -28,28 +27,10 @@ const MAX_DRAINED: u64 = 64 * 1024 * 1024;
 /// Longest JSON body of a call that carries no records; labels take 2 KiB.
 const MAX_JSON_BYTES: u64 = 64 * 1024;
 
-/// Room for bodies, one permit a KiB.
-#[derive(Clone)]
-pub struct Budget(Arc<Semaphore>);
-
-impl Budget {
-    pub fn new(bytes: u64) -> Self {
-        let kib = usize::try_from(bytes.div_ceil(1024)).unwrap_or(Semaphore::MAX_PERMITS);
-        Self(Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))))
-    }
-}
-
 /// A whole body; its room is given back when it is dropped.
 pub struct Received {
     pub bytes: Vec<u8>,
-    _room: Option<OwnedSemaphorePermit>,
-}
-
-impl Received {
-    /// Without the bytes, but with their room, for what was made of them.
-    pub fn emptied(self) -> Self {
-        Self { bytes: Vec::new(), ..self }
-    }
+    _room: Room,
 }
 
 /// A body after decompression, at most [`HttpSettings::max_body_bytes`](super::HttpSettings) long.
@@ -132,7 +113,7 @@ struct Sink {
     bytes: Vec<u8>,
     limit: u64,
     budget: Budget,
-    room: Option<OwnedSemaphorePermit>,
+    room: Room,
     refused: Option<Refused>,
 }
 
@@ -144,24 +125,7 @@ enum Refused {
 
 impl Sink {
     fn new(limit: u64, budget: Budget) -> Self {
-        Self { bytes: Vec::new(), limit, budget, room: None, refused: None }
-    }
-
-    fn take_room(&mut self, wanted: usize) -> bool {
-        let has = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let needs = wanted.div_ceil(1024);
-        if needs <= has {
-            return true;
-        }
-        // Of a large body 64 KiB at a time, so that small pieces do not each pass through the semaphore.
-        let step = if needs > 64 { 64 } else { 1 };
-        let more = u32::try_from((needs - has).next_multiple_of(step)).unwrap_or(u32::MAX);
-        let Ok(more) = Arc::clone(&self.budget.0).try_acquire_many_owned(more) else { return false };
-        match &mut self.room {
-            Some(room) => room.merge(more),
-            room => *room = Some(more),
-        }
-        true
+        Self { bytes: Vec::new(), limit, budget, room: Room::default(), refused: None }
     }
 
     fn problem(&self) -> Option<Problem> {
@@ -180,7 +144,7 @@ impl Write for Sink {
         let wanted = self.bytes.len() + piece.len();
         if wanted as u64 > self.limit {
             self.refused = Some(Refused::TooLarge);
-        } else if !self.take_room(wanted) {
+        } else if self.budget.grow(&mut self.room, wanted as u64).is_err() {
             self.refused = Some(Refused::NoRoom);
         }
         if self.refused.is_some() {

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 
 use super::Problem;
 use crate::archive::ArchiveError;
-use crate::ingest::{AppendError, EndError};
+use crate::ingest::{AppendError, EndError, NoRoom};
 use crate::model::{AttemptState, Millis, ShownState};
 use crate::read::ReadError;
 
@@ -65,13 +65,29 @@ impl From<ReadError> for Problem {
     }
 }
 
-impl From<AppendError> for Problem {
-    fn from(error: AppendError) -> Self {
-        match error {
-            AppendError::Full => {
+impl From<NoRoom> for Problem {
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::TooLarge { limit } => {
+                let detail = format!(
+                    "the body's records would take more than {limit} bytes of memory, which is all that \
+                     ingest.queue_size allows; nothing was stored: send it in pieces"
+                );
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
+                    .with("limit", limit)
+            }
+            NoRoom::Taken => {
                 let detail = "more records are waiting to be stored than the daemon may hold; try again";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too much at once", detail).retry_after(1)
             }
+        }
+    }
+}
+
+impl From<AppendError> for Problem {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Full => NoRoom::Taken.into(),
             AppendError::Gone { state, at } => gone(state, at),
             AppendError::NotNextLine { next_line } => {
                 let detail = format!("at_line is not the next line, which is {next_line}");

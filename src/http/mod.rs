@@ -61,14 +61,13 @@ use tower_http::compression::CompressionLayer;
 pub use auth::Token;
 pub use serve::{serve, serve_connections};
 
-use body::Budget;
 use hub::Hub;
 use problem::Problem;
 
 use crate::archive::Archiver;
 use crate::audit::Status;
 use crate::clock::Clock;
-use crate::ingest::Ingest;
+use crate::ingest::{Budget, Ingest};
 use crate::model::RuleSet;
 use crate::read::Reader;
 use crate::telemetry::Metrics;

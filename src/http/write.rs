@@ -98,13 +98,13 @@ pub async fn bulk(
         return Err(unsupported(detail));
     }
     let received = body::read(&shared, &headers, body).await?;
-    let (decoded, _room) = decode(&shared, received, defaults, Shape::Bulk).await?;
-    let Decoded { batches, accepted, rejected, places, .. } = decoded;
+    let Decoded { batches, accepted, rejected, places, room, .. } =
+        decode(&shared, received, defaults, Shape::Bulk).await?;
     let mut outcome = Outcomes { accepted, ..Outcomes::default() };
     outcome.rejected.extend(rejected.into_iter().map(|rejected| (rejected.index, rejected.error)));
     let about: Vec<(AttemptKey, u64)> =
         batches.iter().map(|batch: &Batch| (batch.key.clone(), batch.lines.len() as u64)).collect();
-    let results = shared.api.ingest.append_all(batches).await;
+    let results = shared.api.ingest.append_all_within(batches, room).await;
     for (((key, lines), places), result) in about.into_iter().zip(places).zip(results) {
         outcome.add(key, lines, places, result);
     }
@@ -212,21 +212,21 @@ pub async fn append(
     call.params.finish()?;
     let shape = Shape::of(&headers)?;
     let received = body::read(&shared, &headers, body).await?;
-    let (decoded, _room) = decode(&shared, received, defaults, shape).await?;
-    let rejected: Vec<(u64, String)> = decoded.rejected.into_iter().map(|line| (line.index, line.error)).collect();
-    let Some(mut batch) = decoded.batches.into_iter().next() else {
+    let Decoded { batches, accepted, rejected, room, .. } = decode(&shared, received, defaults, shape).await?;
+    let rejected: Vec<(u64, String)> = rejected.into_iter().map(|line| (line.index, line.error)).collect();
+    let Some(mut batch) = batches.into_iter().next() else {
         return Err(Problem::bad_request("the body holds no record"));
     };
     if batch.labels.is_empty() {
         batch.labels = labels;
     }
-    let appended = shared.api.ingest.append(batch).await?;
+    let appended = shared.api.ingest.append_within(batch, room).await?;
     Ok(Json(AppendAnswer {
         attempt: key.attempt,
         first_line: appended.first_line,
         lines: appended.lines,
         next_line: appended.next_line(),
-        accepted: decoded.accepted,
+        accepted,
         rejected: shown_rejected(&rejected),
         rejected_not_shown: not_shown(rejected.len()),
         repeated: appended.repeated,
@@ -293,6 +293,7 @@ fn defaults(shared: &Shared, params: &mut Params, headers: &HeaderMap) -> Result
         charset: charset.map(|label| encoding(&label)).transpose()?.flatten(),
         arrived: Some(shared.api.clock.now().timestamp()),
         max_record_bytes: shared.api.settings.max_record_bytes,
+        budget: Some(shared.api.ingest.budget().clone()),
         ..Defaults::default()
     })
 }
@@ -308,13 +309,8 @@ fn encoding(label: &str) -> Result<Option<&'static encoding_rs::Encoding>, Probl
     }
 }
 
-/// The records of a body, and the room that they take.
-async fn decode(
-    shared: &Shared,
-    received: Received,
-    defaults: Defaults,
-    shape: Shape,
-) -> Result<(Decoded, Received), Problem> {
+/// The records of a body, as far as there is room for them.
+async fn decode(shared: &Shared, received: Received, defaults: Defaults, shape: Shape) -> Result<Decoded, Problem> {
     let is_large = received.bytes.len() > LARGE_BODY;
     let work = move || {
         let bytes = &received.bytes;
@@ -323,11 +319,13 @@ async fn decode(
             Shape::Json => decode_lines(bytes, &defaults),
             Shape::Text => Ok(decode_text(bytes, &defaults)),
         };
-        let decoded = decoded.map_err(|error| Problem::bad_request(format!("the body is no JSON array: {error}")))?;
-        Ok::<_, Problem>((decoded, received.emptied()))
+        decoded.map_err(|error| Problem::bad_request(format!("the body is no JSON array: {error}")))
     };
-    let (decoded, room) =
+    let decoded =
         if is_large { shared.api.tasks.spawn_blocking(work).await.map_err(Problem::internal)?? } else { work()? };
+    if let Some(refused) = decoded.refused {
+        return Err(refused.into());
+    }
     let metrics = &shared.api.metrics;
     metrics.rejected_records.inc_by(decoded.rejected.len() as u64);
     metrics.not_utf8_records.inc_by(decoded.not_utf8);
@@ -342,7 +340,7 @@ async fn decode(
             .with("accepted", 0)
             .with("rejected", json!(shown_rejected(&rejected))));
     }
-    Ok((decoded, room))
+    Ok(decoded)
 }
 
 fn shown_rejected(rejected: &[(u64, String)]) -> Vec<RejectedAnswer> {

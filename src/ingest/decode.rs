@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use base64::Engine as _;
+use serde::de::{Deserializer as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::Batch;
 use super::input::{Input, MessageBytes, Scalar};
+use super::room::{Budget, NoRoom, Room};
 use crate::catalog::BatchKey;
 use crate::hot::Lines;
 use crate::model::{App, AttemptKey, AttemptNo, Attrs, Instance, Job, Labels, Level, LevelTracker, Record, Timestamp};
@@ -33,6 +35,8 @@ pub struct Defaults {
     pub arrived: Option<Timestamp>,
     /// A longer message is stored in several records.
     pub max_record_bytes: usize,
+    /// What room for the records is taken from; without one there is no bound but the body's.
+    pub budget: Option<Budget>,
 }
 
 /// A line that was left out.
@@ -53,6 +57,10 @@ pub struct Decoded {
     pub rejected: Vec<Rejected>,
     /// Records whose message was no UTF-8 and is kept in `raw`.
     pub not_utf8: u64,
+    /// The room that all of this takes.
+    pub room: Room,
+    /// There was no room for all of it: then there are no batches, and nothing may be stored.
+    pub refused: Option<NoRoom>,
 }
 
 /// Longest source in bytes; sources are workers' addresses, not texts.
@@ -65,6 +73,9 @@ pub fn decode_bulk(body: &[u8], defaults: &Defaults) -> Decoded {
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     for line in lines_of(body).filter(|line| !line.trim_ascii().is_empty()) {
         decoder.json_record(line);
+        if decoder.is_refused() {
+            break;
+        }
     }
     decoder.finish()
 }
@@ -75,10 +86,11 @@ pub fn decode_lines(body: &[u8], defaults: &Defaults) -> Result<Decoded, serde_j
         return Ok(decode_bulk(body, defaults));
     }
     let mut decoder = Decoder::new(defaults);
-    for record in serde_json::from_slice::<Vec<&RawValue>>(body)? {
-        decoder.json_record(record.get().as_bytes());
+    let mut json = serde_json::Deserializer::from_slice(body);
+    match json.deserialize_seq(ArrayVisitor(&mut decoder)).and_then(|()| json.end()) {
+        Err(error) if !decoder.is_refused() => Err(error),
+        _ => Ok(decoder.finish()),
     }
-    Ok(decoder.finish())
 }
 
 /// Plain text, a record a line; every byte but the newline belongs to the message.
@@ -86,8 +98,32 @@ pub fn decode_text(body: &[u8], defaults: &Defaults) -> Decoded {
     let mut decoder = Decoder::new(defaults);
     for line in lines_of(body) {
         decoder.text_record(line);
+        if decoder.is_refused() {
+            break;
+        }
     }
     decoder.finish()
+}
+
+/// Decodes the elements of an array as they are found, so that there is never a list of them all.
+struct ArrayVisitor<'a, 'd>(&'a mut Decoder<'d>);
+
+impl<'de> Visitor<'de> for ArrayVisitor<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an array of records")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut records: S) -> Result<(), S::Error> {
+        while let Some(record) = records.next_element::<&RawValue>()? {
+            self.0.json_record(record.get().as_bytes());
+            if self.0.is_refused() {
+                return Err(serde::de::Error::custom("there is no room for all of them"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Lines without their newline; the last one may lack it.
@@ -108,6 +144,27 @@ struct Decoder<'d> {
     accepted: u64,
     not_utf8: u64,
     rejected: Vec<Rejected>,
+    meter: Meter,
+}
+
+/// Counts what decoding takes in memory, and takes room for it.
+#[derive(Default)]
+struct Meter {
+    budget: Option<Budget>,
+    bytes: u64,
+    room: Room,
+    refused: Option<NoRoom>,
+}
+
+impl Meter {
+    fn add(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        if let Some(budget) = &self.budget
+            && self.refused.is_none()
+        {
+            self.refused = budget.grow(&mut self.room, self.bytes).err();
+        }
+    }
 }
 
 /// A batch that is still growing.
@@ -129,6 +186,7 @@ impl<'d> Decoder<'d> {
             accepted: 0,
             not_utf8: 0,
             rejected: Vec::new(),
+            meter: Meter { budget: defaults.budget.clone(), ..Meter::default() },
         }
     }
 
@@ -150,9 +208,17 @@ impl<'d> Decoder<'d> {
     fn count(&mut self, result: Result<(), String>) {
         match result {
             Ok(()) => self.accepted += 1,
-            Err(error) => self.rejected.push(Rejected { index: self.next_index, error }),
+            Err(error) => {
+                self.meter.add((size_of::<Rejected>() + error.len()) as u64);
+                self.rejected.push(Rejected { index: self.next_index, error });
+            }
         }
         self.next_index += 1;
+    }
+
+    /// Whether there is no room for what has been decoded so far.
+    fn is_refused(&self) -> bool {
+        self.meter.refused.is_some()
     }
 
     /// Honours the charset; bytes that are wrong in it stay as they are.
@@ -195,9 +261,10 @@ impl<'d> Decoder<'d> {
         self.not_utf8 += u64::from(std::str::from_utf8(&message).is_err());
         let max = self.defaults.max_record_bytes;
         let index = self.next_index;
-        let open = self.open_batch(key, job, input.labels);
-        open.note_place(index);
-        open.push(record, &message, own_ts.is_some(), max);
+        let place = self.open_batch(key, job, input.labels);
+        let (open, meter) = (&mut self.open[place], &mut self.meter);
+        open.note_place(index, meter);
+        open.push(record, &message, own_ts.is_some(), max, meter);
         Ok(())
     }
 
@@ -224,7 +291,7 @@ impl<'d> Decoder<'d> {
         })
     }
 
-    fn open_batch(&mut self, key: AttemptKey, job: Option<Job>, labels: Option<Labels>) -> &mut Open {
+    fn open_batch(&mut self, key: AttemptKey, job: Option<Job>, labels: Option<Labels>) -> usize {
         let place = match self.last.filter(|last| self.open[*last].batch.key == key) {
             Some(last) => last,
             None => *self.places.entry(key.clone()).or_insert_with(|| {
@@ -236,6 +303,7 @@ impl<'d> Decoder<'d> {
                     batch_key: None,
                     at_line: self.defaults.at_line,
                 };
+                self.meter.add(batch.memory());
                 self.open.push(Open {
                     batch,
                     levels: LevelTracker::default(),
@@ -253,7 +321,7 @@ impl<'d> Decoder<'d> {
         if let Some(labels) = labels.filter(|_| open.batch.labels.is_empty()) {
             open.batch.labels = labels;
         }
-        open
+        place
     }
 
     fn finish(self) -> Decoded {
@@ -269,19 +337,34 @@ impl<'d> Decoder<'d> {
             Batch { batch_key, ..open.batch }
         });
         let batches = batches.collect();
-        Decoded { batches, places, accepted: self.accepted, rejected: self.rejected, not_utf8: self.not_utf8 }
+        let Meter { room, refused, .. } = self.meter;
+        if refused.is_some() {
+            return Decoded { refused, ..Decoded::default() };
+        }
+        let (accepted, rejected, not_utf8) = (self.accepted, self.rejected, self.not_utf8);
+        Decoded { batches, places, accepted, rejected, not_utf8, room, refused: None }
     }
 }
 
 impl Open {
-    fn note_place(&mut self, index: u64) {
+    fn note_place(&mut self, index: u64, meter: &mut Meter) {
         match self.places.last_mut() {
             Some(last) if last.end == index => last.end += 1,
-            _ => self.places.push(index..index + 1),
+            _ => {
+                meter.add(size_of::<Range<u64>>() as u64);
+                self.places.push(index..index + 1);
+            }
         }
     }
 
-    fn push<'a>(&mut self, mut record: Record<'a>, message: &'a [u8], has_own_ts: bool, max_bytes: usize) {
+    fn push<'a>(
+        &mut self,
+        mut record: Record<'a>,
+        message: &'a [u8],
+        has_own_ts: bool,
+        max_bytes: usize,
+        meter: &mut Meter,
+    ) {
         let line = self.batch.lines.len() as u64;
         let effective = self.levels.effective(line, &record.source, record.level);
         let more_follows = record.partial;
@@ -291,8 +374,12 @@ impl Open {
             let is_text = matches!(record.message, Cow::Borrowed(_));
             record.raw = (!is_text).then(|| base64::prelude::BASE64_STANDARD.encode(piece).into());
             record.partial = more_follows || pieces.peek().is_some();
-            let before = self.batch.lines.json().len();
+            let (before, memory) = (self.batch.lines.json().len(), self.batch.lines.memory());
             self.batch.lines.push(&record, effective);
+            meter.add(self.batch.lines.memory() - memory);
+            if meter.refused.is_some() {
+                return;
+            }
             let json = &self.batch.lines.json()[before..];
             // The time of arrival differs when the batch is sent again.
             self.content.update(if has_own_ts { json } else { after_ts(json) });

@@ -138,3 +138,26 @@ proptest! {
         let _ = decode_lines(&body, &for_attempt("1"));
     }
 }
+
+#[test]
+fn decoding_stops_where_the_room_ends() {
+    let budget = Budget::new(1 << 20);
+    let bounded = |instance| Defaults { budget: Some(budget.clone()), ..for_attempt(instance) };
+    // One message that is escaped to six times its bytes; many attempts; many bad lines; many turns.
+    let turns: String = (0..40_000).map(|n| format!("{{\"instance\":\"{}\",\"message\":\"\"}}\n", n % 2)).collect();
+    let attempts: String = (0..2_000).map(|n| format!("{{\"instance\":\"{n}\",\"message\":\"\"}}\n")).collect();
+    let bulk = Defaults { budget: Some(budget.clone()), ..defaults() };
+    for (what, decoded) in [
+        ("message", decode_text(&vec![1; 300_000], &Defaults { max_record_bytes: 64 << 10, ..bounded("i") })),
+        ("attempts", decode_bulk(attempts.as_bytes(), &bulk)),
+        ("rejected", decode_bulk("{}\n".repeat(100_000).as_bytes(), &bulk)),
+        ("turns", decode_bulk(turns.as_bytes(), &bulk)),
+    ] {
+        assert_eq!(decoded.refused, Some(NoRoom::TooLarge { limit: 1 << 20 }), "{what}");
+        assert!(decoded.batches.is_empty() && decoded.rejected.is_empty() && decoded.accepted == 0, "{what}");
+        assert_eq!(budget.taken_bytes(), 0, "{what}");
+    }
+    let some = decode_text(&vec![b'\n'; 1_000], &bounded("i"));
+    let memory = some.batches[0].memory();
+    assert!(some.refused.is_none() && budget.taken_bytes() >= memory && budget.taken_bytes() < memory + (64 << 10));
+}

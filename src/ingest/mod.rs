@@ -11,7 +11,8 @@
 //! # Invariants
 //!
 //! - A batch is answered only after the commit that holds it (I1).
-//! - The queue is bounded in bytes; what does not fit is refused at once (I7).
+//! - The queue is bounded in bytes as they stand in memory, and its room is taken while records are
+//!   decoded; what does not fit is refused at once (I7).
 //!
 //! # Crash consistency
 //!
@@ -27,15 +28,17 @@ mod declare;
 mod decode;
 mod input;
 mod lane;
+mod room;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 pub use declare::{Declared, EndError, Facts};
 pub use decode::{Decoded, Defaults, Rejected, decode_bulk, decode_lines, decode_text};
 pub use input::MessageBytes;
+pub use room::{Budget, NoRoom, Room};
 
 use crate::catalog::{BatchKey, Catalog};
 use crate::clock::Clock;
@@ -54,6 +57,16 @@ pub struct Batch {
     pub batch_key: Option<BatchKey>,
     /// Append only if this is the next line.
     pub at_line: Option<u64>,
+}
+
+impl Batch {
+    /// What a batch takes besides its records: names, labels, its places in maps.
+    const OVERHEAD_BYTES: u64 = 1024;
+
+    /// Bytes that it takes in memory.
+    pub fn memory(&self) -> u64 {
+        Self::OVERHEAD_BYTES + self.lines.memory()
+    }
 }
 
 /// What became of a batch.
@@ -96,7 +109,7 @@ pub enum AppendError {
 /// Bounds of the way in.
 #[derive(Debug, Clone)]
 pub struct IngestSettings {
-    /// Bytes of encoded records that may wait.
+    /// Bytes of records, as they stand in memory, that may be decoded or wait.
     pub queue_bytes: u64,
     /// When an attempt that nobody writes to counts as finished.
     pub idle_after: Duration,
@@ -115,9 +128,7 @@ struct Shared {
     clock: Clock,
     metrics: Arc<Metrics>,
     idle_after: Duration,
-    /// One permit a KiB of waiting records.
-    room: Arc<Semaphore>,
-    queue_kib: u32,
+    budget: Budget,
 }
 
 /// A batch in the queue.
@@ -125,7 +136,7 @@ struct Pending {
     batch: Batch,
     answer: oneshot::Sender<Result<Appended, AppendError>>,
     /// Its room in the queue, given back with the answer.
-    _room: tokio::sync::OwnedSemaphorePermit,
+    _room: Room,
 }
 
 /// Batches that one lane can hold; its real bound is the bytes.
@@ -141,13 +152,11 @@ pub struct Lane {
 impl Ingest {
     /// The way in and the lanes behind it, which someone must [`Lane::run`].
     pub fn new(catalog: Catalog, clock: Clock, metrics: Arc<Metrics>, settings: &IngestSettings) -> (Self, Vec<Lane>) {
-        let queue_kib = u32::try_from(settings.queue_bytes / 1024).unwrap_or(u32::MAX).max(1);
         let shared = Arc::new(Shared {
             clock,
             metrics,
             idle_after: settings.idle_after,
-            room: Arc::new(Semaphore::new(queue_kib as usize)),
-            queue_kib,
+            budget: Budget::new(settings.queue_bytes),
             catalog,
         });
         let mut lanes = Vec::new();
@@ -163,22 +172,37 @@ impl Ingest {
 
     /// Stores a batch; answers after the commit.
     pub async fn append(&self, batch: Batch) -> Result<Appended, AppendError> {
-        self.enqueue(batch)?.await.unwrap_or(Err(AppendError::Stopping))
+        self.append_within(batch, Room::default()).await
+    }
+
+    /// The same for a batch that was decoded within [`Ingest::budget`], whose room goes with it.
+    pub async fn append_within(&self, batch: Batch, mut room: Room) -> Result<Appended, AppendError> {
+        let waiting = self.enqueue(batch, &mut room)?;
+        drop(room);
+        waiting.await.unwrap_or(Err(AppendError::Stopping))
     }
 
     /// Stores batches of several attempts; each stands for itself.
     pub async fn append_all(&self, batches: Vec<Batch>) -> Vec<Result<Appended, AppendError>> {
-        let waiting: Vec<_> = batches.into_iter().map(|batch| self.enqueue(batch)).collect();
+        self.append_all_within(batches, Room::default()).await
+    }
+
+    /// The same for batches that were decoded within [`Ingest::budget`], whose room goes with them.
+    pub async fn append_all_within(&self, batches: Vec<Batch>, mut room: Room) -> Vec<Result<Appended, AppendError>> {
+        let waiting: Vec<_> = batches.into_iter().map(|batch| self.enqueue(batch, &mut room)).collect();
+        drop(room);
         let answers = waiting.into_iter().map(|waiting: Result<oneshot::Receiver<_>, _>| async move {
             waiting?.await.unwrap_or(Err(AppendError::Stopping))
         });
         futures::future::join_all(answers).await
     }
 
-    fn enqueue(&self, batch: Batch) -> Result<oneshot::Receiver<Result<Appended, AppendError>>, AppendError> {
-        // A batch larger than the whole queue still fits when the queue is empty.
-        let kib = u32::try_from(batch.lines.json().len() / 1024 + 1).unwrap_or(u32::MAX).min(self.shared.queue_kib);
-        let room = Arc::clone(&self.shared.room).try_acquire_many_owned(kib).map_err(|_| AppendError::Full)?;
+    fn enqueue(
+        &self,
+        batch: Batch,
+        room: &mut Room,
+    ) -> Result<oneshot::Receiver<Result<Appended, AppendError>>, AppendError> {
+        let room = self.shared.budget.take(room, batch.memory()).map_err(|_| AppendError::Full)?;
         let home = self.shared.catalog.cluster.home(&batch.key.app, &batch.key.instance);
         let lanes = &self.senders[home.db.number()];
         let lane = &lanes[usize::from(home.shard.number()) % lanes.len()];
@@ -190,8 +214,13 @@ impl Ingest {
         Ok(waiting)
     }
 
+    /// The room that decoding takes from, and a batch keeps until it is answered.
+    pub fn budget(&self) -> &Budget {
+        &self.shared.budget
+    }
+
     /// The share of the queue that is taken, in bytes.
     pub fn queued_bytes(&self) -> u64 {
-        (self.shared.queue_kib as usize - self.shared.room.available_permits()) as u64 * 1024
+        self.shared.budget.taken_bytes()
     }
 }

@@ -55,17 +55,7 @@ async fn delete(db: &Arc<Db>, shard: Shard, attempt: AttemptId) -> Result<u64, c
 
 /// The chunks of each request, the clients' requests in turn, and how many attempts they are of.
 fn encoded(bodies: &[Vec<Bytes>], app: &App) -> anyhow::Result<(Vec<Rows>, i64)> {
-    let defaults = Defaults {
-        key: None,
-        app: app.clone(),
-        job: None,
-        source: String::new(),
-        batch_key: None,
-        at_line: None,
-        charset: None,
-        arrived: None,
-        max_record_bytes: 1 << 20,
-    };
+    let defaults = Defaults { app: app.clone(), max_record_bytes: 1 << 20, ..Defaults::default() };
     // Numbered from 1: real ids carry the time and are far above.
     let mut next_lines = HashMap::<String, (i64, u64)>::new();
     let turns = bodies.iter().map(Vec::len).max().unwrap_or(0);

@@ -130,6 +130,31 @@ async fn bodies_share_one_budget() {
 }
 
 #[tokio::test]
+async fn few_bytes_that_become_many_records_are_refused_while_they_are_decoded() {
+    let daemon = Daemon::with(|settings| settings.max_body_bytes = 8 << 20).await;
+    let newlines = vec![b'\n'; 2_000_000];
+    let array = format!("[{}0]", "0,".repeat(1_000_000));
+    for (kind, body) in [("text/plain", newlines), ("application/json", array.into_bytes())] {
+        let answer = daemon.send(request("POST", RECORDS, &[("content-type", kind)], body)).await;
+        assert_eq!(answer.problem(), (413, "too-large".to_owned()), "{kind}");
+        assert_eq!(answer.json()["limit"], 64 << 20, "{kind}");
+        assert_eq!(daemon.api.ingest.queued_bytes(), 0, "{kind}");
+    }
+    assert_eq!(daemon.get("/api/v1/apps/default/instances/i1").await.status, 404);
+    // Others have the room: that passes.
+    let budget = daemon.api.ingest.budget();
+    let mut taken = crate::ingest::Room::default();
+    budget.grow(&mut taken, (64 << 20) - (64 << 10)).expect("free");
+    let lines = |n: usize| request("POST", RECORDS, &[("content-type", "text/plain")], vec![b'\n'; n]);
+    let busy = daemon.send(lines(2_000)).await;
+    assert_eq!((busy.problem(), busy.header("retry-after")), ((503, "busy".to_owned()), "1"));
+    assert_eq!(daemon.send(lines(10)).await.status, 200);
+    drop(taken);
+    assert_eq!(daemon.send(lines(2_000)).await.json()["lines"], 2_000);
+    assert_eq!(daemon.api.ingest.queued_bytes(), 0);
+}
+
+#[tokio::test]
 async fn a_token_is_needed_where_one_is_set() {
     let daemon = Daemon::with(|settings| settings.token = Some(Token::new("s3cret"))).await;
     for path in ["/api/v1/status", "/metrics", "/api/v1/nothing", "/nothing"] {
