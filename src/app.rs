@@ -4,6 +4,7 @@
 //! is queued is committed, then the archiver gives up its object and its lease, then connections close.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::clock::Clock;
 use crate::cold::segment::SegmentSettings;
 use crate::cold::{Store, StoreSettings};
 use crate::config::{Config, HotServer, Secret};
-use crate::db::{Cluster, Db, DbSettings, Shard};
+use crate::db::{Cluster, Db, DbSettings, OneDaemon, Shard};
 use crate::http::{self, Api, HttpSettings, Token};
 use crate::ingest::{Ingest, IngestSettings, Lane};
 use crate::model::Millis;
@@ -75,9 +76,25 @@ const FORGET_DAEMON: Duration = Duration::from_secs(24 * 3600);
 /// A request that finds no free connection for so long is told that the tier is away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Keeps other daemons off the databases that are for one alone, as long as the answer is held.
+pub fn take_databases(config: &Config) -> anyhow::Result<Vec<OneDaemon>> {
+    create_data_dir(config)?;
+    let mut taken = Vec::new();
+    for HotServer { url, .. } in &config.hot.servers {
+        taken.extend(OneDaemon::take(&url.expose()).with_context(|| format!("open the hot tier at {url}"))?);
+    }
+    Ok(taken)
+}
+
+/// For its owner alone: it holds logs, and who knows what they hold. One that is there stays as it is.
+fn create_data_dir(config: &Config) -> anyhow::Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
+    made.with_context(|| format!("create {}", config.data_dir.display()))
+}
+
 /// Opens the databases and brings their tables to this version.
 pub async fn open_hot_tier(config: &Config, clock: &Clock) -> anyhow::Result<Cluster> {
-    std::fs::create_dir_all(&config.data_dir).with_context(|| format!("create {}", config.data_dir.display()))?;
+    create_data_dir(config)?;
     let mut servers = Vec::new();
     for (number, server) in config.hot.servers.iter().enumerate() {
         let HotServer { url, shards } = server;

@@ -24,6 +24,7 @@ pub(super) fn serve(config: Option<&Path>) -> anyhow::Result<Exit> {
         // Listening for signals first: whoever sees the daemon up may stop it.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let _databases = app::take_databases(&config)?;
         let app = app::start(&config, Clock::default()).await?;
         let signal = tokio::select! {
             _ = terminate.recv() => "SIGTERM",

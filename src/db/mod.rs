@@ -10,6 +10,7 @@
 mod cluster;
 mod engine;
 mod error;
+mod file;
 mod migrate;
 mod sql;
 mod tx;
@@ -24,6 +25,7 @@ use tokio_util::task::TaskTracker;
 pub use cluster::{Cluster, Home, Shard};
 pub use engine::Engine;
 pub use error::Error;
+pub use file::OneDaemon;
 pub use migrate::SCHEMA_VERSION;
 pub use tx::{TxError, TxFuture};
 
@@ -69,6 +71,7 @@ impl Db {
         sqlx::any::install_default_drivers();
         let engine = Engine::of(&settings.url);
         let url = engine.connect_url(&settings.url, STATEMENTS_PER_CONNECTION)?;
+        file::create(url.as_str())?;
         let options = AnyConnectOptions::from_url(&url)?;
         let pool = AnyPoolOptions::new()
             .max_connections(settings.max_connections)

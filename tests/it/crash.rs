@@ -118,3 +118,19 @@ fn killed_after_publish() {
 fn killed_after_purge() {
     killed_after("purge");
 }
+
+/// An SQLite file is for one daemon; a killed one keeps nobody out.
+#[test]
+fn a_second_daemon_on_one_file_is_refused() {
+    let tiers = Tiers::new(crate::harness::Engine::Sqlite, crate::harness::ColdStore::Folder).expect("always there");
+    runtime().block_on(async {
+        let first = Process::start(&tiers, &SETTINGS).await;
+        let mut second = std::process::Command::new(env!("CARGO_BIN_EXE_logtier"));
+        second.arg("serve").env("LOGTIER_SERVER__LISTEN", "127.0.0.1:0").envs(tiers.env());
+        let ended = second.output().expect("run logtier");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(!ended.status.success() && said.contains("another daemon (process "), "{said}");
+        first.kill();
+        Process::start(&tiers, &SETTINGS).await.terminate();
+    });
+}
