@@ -176,8 +176,9 @@ impl Status {
             ("list", &counters.lists),
             ("error", &counters.errors),
         ] {
-            let gauge = metrics.store_requests.get_or_create(&ByKind { kind: kind.to_owned() });
-            gauge.set(counter.load(Ordering::Relaxed).cast_signed());
+            let known = metrics.store_requests.get_or_create(&ByKind { kind: kind.to_owned() });
+            // Counted where the requests are made; this only shows it.
+            known.inner().store(counter.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 

@@ -39,6 +39,9 @@ type FloatGauge = Gauge<f64, AtomicU64>;
 /// The background tasks whose success is told from the first second on; 0 before the first time.
 const TASKS: [&str; 2] = ["archive", "sweep"];
 
+/// The kinds of errors that are counted from the first second on; others appear when they happen.
+const ERRORS: [&str; 7] = ["archive", "busy", "corrupt", "internal", "stopping", "stream", "unavailable"];
+
 /// Everything that `/metrics` shows.
 pub struct Metrics {
     registry: Registry,
@@ -70,7 +73,7 @@ pub struct Metrics {
     pub read_blocks: Family<ByKind, Counter>,
     pub read_bytes: Counter,
     pub errors: Family<ByKind, Counter>,
-    pub store_requests: Family<ByKind, Gauge>,
+    pub store_requests: Family<ByKind, Counter>,
     pub powerjob_lost_lines: Counter,
     pub powerjob_gaps: Counter,
     pub powerjob_lost_states: Counter,
@@ -143,9 +146,7 @@ impl Default for Metrics {
             ),
             registry: Registry::default(),
         };
-        for task in TASKS {
-            metrics.task_success.get_or_create(&ByTask { task: task.to_owned() }).set(0.0);
-        }
+        metrics.begin_at_zero();
         Self { registry, ..metrics }
     }
 }
@@ -155,6 +156,16 @@ fn clone_of<T: Clone>(metric: &T) -> T {
 }
 
 impl Metrics {
+    /// An alert on an increase misses the first event of a counter that begins with it.
+    fn begin_at_zero(&self) {
+        for task in TASKS {
+            self.task_success.get_or_create(&ByTask { task: task.to_owned() }).set(0.0);
+        }
+        for kind in ERRORS {
+            drop(self.errors.get_or_create(&ByKind { kind: kind.to_owned() }));
+        }
+    }
+
     pub fn ingested(&self, records: u64, bytes: u64) {
         self.records.inc_by(records);
         self.record_bytes.inc_by(bytes);
@@ -198,6 +209,7 @@ mod tests {
         metrics.error("store");
         let text = metrics.encode().expect("text");
         assert!(text.contains("logtier_records_total 2") && text.contains("logtier_errors_total{kind=\"store\"} 1"));
+        assert!(text.contains("logtier_errors_total{kind=\"unavailable\"} 0"), "{text}");
         assert!(text.contains("logtier_task_last_success_timestamp_seconds{task=\"archive\"} 0.0"), "{text}");
     }
 }

@@ -22,7 +22,8 @@ async fn the_status_shows_every_part() {
     daemon.api.status.refresh_metrics().await;
     let metrics = daemon.get("/metrics").await;
     assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
-    for line in ["logtier_due_attempts 1", "logtier_records_total 1", "logtier_store_requests{kind=\"list\"}", "# EOF"]
+    for line in
+        ["logtier_due_attempts 1", "logtier_records_total 1", "logtier_store_requests_total{kind=\"list\"}", "# EOF"]
     {
         assert!(metrics.text().contains(line), "{line} in {}", metrics.text());
     }
