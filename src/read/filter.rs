@@ -7,7 +7,8 @@ use crate::model::{Bounds, Level, LevelTracker, Record, Timestamp};
 /// All conditions must hold; an empty filter lets everything through.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// This level or above. A record without one counts as one before it ([`LevelTracker`]).
+    /// This level or above. A record without one counts as one before it ([`LevelTracker`]); where no
+    /// such one is in reach, it has none and does not match.
     pub level: Option<Level>,
     /// From this moment on.
     pub since: Option<Timestamp>,
@@ -38,8 +39,7 @@ impl Filter {
     /// be that of one before it.
     pub fn matches(&self, levels: &mut LevelTracker, line: u64, record: &Record<'_>) -> bool {
         let effective = levels.effective(line, &record.source, record.level);
-        // Where nobody can say, showing too much beats hiding an error.
-        self.level.is_none_or(|least| effective.is_none_or(|level| level >= least)) && self.matches_itself(record)
+        self.level.is_none_or(|least| effective.is_some_and(|level| level >= least)) && self.matches_itself(record)
     }
 
     /// All conditions but the level, which a record may have from others.
@@ -74,6 +74,7 @@ mod tests {
     #[test]
     fn every_condition_must_hold() {
         let all = [
+            record(0, None, "before any level"),
             record(1, Some(Level::Info), "start"),
             record(2, Some(Level::Error), "failed: timeout"),
             record(3, None, "  at Main.java:1"),
@@ -85,12 +86,13 @@ mod tests {
                 (0..all.len()).filter(|at| filter.matches(&mut levels, *at as u64, &all[*at])).collect();
             assert_eq!(found, expected, "{filter:?}");
         };
-        check(Filter::default(), &[0, 1, 2, 3]);
-        check(Filter { level: Some(Level::Error), ..Filter::default() }, &[1, 2]);
-        check(Filter { contains: vec!["timeout".into(), "failed".into()], ..Filter::default() }, &[1]);
-        check(Filter { regex: Regex::new("^timeout").ok(), ..Filter::default() }, &[3]);
+        check(Filter::default(), &[0, 1, 2, 3, 4]);
+        check(Filter { level: Some(Level::Error), ..Filter::default() }, &[2, 3]);
+        check(Filter { level: Some(Level::Trace), ..Filter::default() }, &[1, 2, 3, 4]);
+        check(Filter { contains: vec!["timeout".into(), "failed".into()], ..Filter::default() }, &[2]);
+        check(Filter { regex: Regex::new("^timeout").ok(), ..Filter::default() }, &[4]);
         check(Filter { source: Some("other".into()), ..Filter::default() }, &[]);
-        let (since, until) = (Some(all[1].ts), Some(all[3].ts));
-        check(Filter { since, until, ..Filter::default() }, &[1, 2]);
+        let (since, until) = (Some(all[2].ts), Some(all[4].ts));
+        check(Filter { since, until, ..Filter::default() }, &[2, 3]);
     }
 }
