@@ -31,7 +31,7 @@ pub enum DeclareError {
     Gone { state: AttemptState, at: Option<Millis> },
     #[error("the attempt is finished as {found}, which \"{asked}\" would change")]
     OtherOutcome { found: Outcome, asked: Outcome },
-    #[error("{stored} lines are stored, the request counts {claimed}; the attempt stays open")]
+    #[error("{stored} lines are stored, the request counts {claimed}; the attempt stays as it is")]
     OtherLines { stored: u64, claimed: u64 },
     #[error(transparent)]
     Reserve(#[from] ReserveError),

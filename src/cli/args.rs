@@ -97,6 +97,11 @@ pub(super) fn lines(text: &str) -> Result<Lines, String> {
     }
 }
 
+/// A number of lines, attempts, or the like.
+pub(super) fn number(text: &str) -> Result<u64, String> {
+    text.trim().parse().map_err(|_| format!("\"{text}\" is no number, expected one such as 100"))
+}
+
 /// `name=value`.
 pub(super) fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -145,5 +150,7 @@ mod tests {
         assert!(lines("5").is_err() && lines("5..3").is_err() && lines("a..b").is_err());
         assert_eq!(label("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
         assert!(label("a").is_err() && label("=b").is_err());
+        assert_eq!(number("7"), Ok(7));
+        assert!(["", "x", "-1", "1.5"].iter().all(|bad| number(bad).is_err_and(|said| said.contains("is no number"))));
     }
 }

@@ -48,7 +48,7 @@ pub(super) struct ExecArgs {
     #[arg(long)]
     instance: Option<String>,
     /// Which attempt; 1 if not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::number)]
     attempt: Option<u64>,
     /// The worker: sources are then WORKER/stdout and WORKER/stderr
     #[arg(long, value_name = "WORKER")]
@@ -285,9 +285,7 @@ async fn run_command(
         Err(error) => {
             let message = format!("cannot run {}: {error}", args.command[0]);
             eprintln!("logtier: {message}");
-            let (level, ts) = (Some(Level::Error), Some(session.clock.now().timestamp()));
-            let (source, message) = ("logtier", message.as_bytes());
-            recorder.borrow_mut().add(&NewRecord { ts, level, source, message, partial: false });
+            note(session, recorder, &message);
             // As shells do.
             let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
             return Ended { code, outcome: FinishedAs::Failed };
@@ -320,9 +318,23 @@ async fn run_command(
         }
     }
     match status {
-        Some(Ok(status)) => judge(status, &asked_to_end),
+        Some(Ok(status)) => {
+            if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+                let name =
+                    Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |name| name.to_string());
+                note(session, recorder, &format!("the command was ended by {name}"));
+            }
+            judge(status, &asked_to_end)
+        }
         _ => Ended { code: 1, outcome: FinishedAs::Failed },
     }
+}
+
+/// What happened to the command and stands in no output of its own.
+fn note(session: &Session, recorder: &RefCell<Recorder<'_>>, message: &str) {
+    let (level, ts) = (Some(Level::Error), Some(session.clock.now().timestamp()));
+    let (source, message) = ("logtier", message.as_bytes());
+    recorder.borrow_mut().add(&NewRecord { ts, level, source, message, partial: false });
 }
 
 fn spawn(session: &Session, args: &ExecArgs, instance: &str) -> std::io::Result<Child> {
@@ -487,6 +499,10 @@ mod tests {
     }
 
     async fn exec_with(url: &str, root: &Path, flags: &[&str], script: &str) -> Run {
+        exec_command(url, root, flags, &["sh", "-c", script]).await
+    }
+
+    async fn exec_command(url: &str, root: &Path, flags: &[&str], command: &[&str]) -> Run {
         #[derive(clap::Parser)]
         struct Line {
             #[command(flatten)]
@@ -494,8 +510,8 @@ mod tests {
         }
         let spool = root.to_str().expect("text");
         let words = ["exec", "--job", "j", "--instance", "r", "--spool", spool];
-        let command = ["--", "sh", "-c", script];
-        let args = <Line as clap::Parser>::parse_from(words.iter().chain(flags).chain(&command)).args;
+        let words = words.iter().chain(flags).chain(&["--"]).chain(command);
+        let args = <Line as clap::Parser>::parse_from(words).args;
         let clock = Clock::default();
         let client = Client::new(url, None, clock.clone()).expect("an address");
         let session = Session { client, app: "default".into(), clock, out: Out::into(std::io::sink()) };
@@ -600,8 +616,14 @@ mod tests {
         let server = Server::with(|_| ok()).await;
         let run = exec_at(&server.url, root.path(), "exec /nowhere/to/be/found 2>/dev/null").await;
         assert_eq!(run.ended.code, 127);
+        let run = exec_command(&server.url, root.path(), &[], &["/nowhere/to/be/found"]).await;
+        assert_eq!(run.ended.code, 127);
+        let shipped_so_far = shipped(&server.seen());
+        assert!(shipped_so_far.iter().any(|(_, said)| said.starts_with("cannot run /nowhere/to/be/found")));
         let run = exec_at(&server.url, root.path(), "kill -TERM $$").await;
         assert_eq!(run.ended, Ended { code: 143, outcome: FinishedAs::Failed });
+        let said = ("logtier".to_owned(), "the command was ended by SIGTERM".to_owned());
+        assert!(shipped(&server.seen()).contains(&said), "{:?}", server.seen());
     }
 
     #[test]

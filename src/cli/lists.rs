@@ -31,7 +31,7 @@ pub(super) struct ShowArgs {
     /// Which instance
     instance: String,
     /// Which attempt; the newest if not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::number)]
     attempt: Option<u64>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
@@ -71,7 +71,7 @@ pub(super) struct LsArgs {
     #[arg(long)]
     all_apps: bool,
     /// At most so many
-    #[arg(short = 'n', long, value_name = "N", default_value_t = DEFAULT_LIST)]
+    #[arg(short = 'n', long, value_name = "N", value_parser = args::number, default_value_t = DEFAULT_LIST)]
     limit: u64,
     /// How to print; json is one object a line
     #[arg(short, long, value_enum, default_value_t)]

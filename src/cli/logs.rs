@@ -33,7 +33,7 @@ pub(super) struct LogsArgs {
     #[arg(short, long)]
     follow: bool,
     /// Only the last N lines (of those that match)
-    #[arg(short = 'n', long = "tail", value_name = "N")]
+    #[arg(short = 'n', long = "tail", value_name = "N", value_parser = args::number)]
     tail: Option<u64>,
     /// Only the lines A up to, not including, B, counted from 0; either may be left out
     #[arg(long, value_name = "A..B", value_parser = args::lines, conflicts_with_all = ["tail", "follow"])]
@@ -54,10 +54,10 @@ pub(super) struct LogsArgs {
     #[arg(long, value_name = "RE")]
     grep: Option<String>,
     /// N lines of context around each line that matches
-    #[arg(short = 'C', long, value_name = "N", conflicts_with_all = ["follow", "tail"])]
+    #[arg(short = 'C', long, value_name = "N", value_parser = args::number, conflicts_with_all = ["follow", "tail"])]
     context: Option<u64>,
     /// Which attempt; the newest if not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::number)]
     attempt: Option<u64>,
     /// The attempt before the newest
     #[arg(short, long, conflicts_with = "attempt")]

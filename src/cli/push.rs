@@ -71,7 +71,7 @@ pub(super) struct About {
     #[arg(long)]
     pub(super) job: Option<String>,
     /// Which attempt; 1 if not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::number)]
     pub(super) attempt: Option<u64>,
     /// A label; may be given several times
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = args::label)]
@@ -112,13 +112,13 @@ pub(super) struct FinishArgs {
     #[arg(long, value_enum)]
     outcome: Option<FinishedAs>,
     /// Which attempt; 1 if not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::number)]
     attempt: Option<u64>,
     /// The job that the instance is a run of
     #[arg(long)]
     job: Option<String>,
     /// How many lines there must be; refused if there are not
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::number)]
     lines: Option<u64>,
     /// How long a daemon that does not answer is waited for
     #[arg(long, value_name = "SPAN", default_value = "1m", value_parser = args::span)]

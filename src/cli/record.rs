@@ -25,7 +25,7 @@ pub(super) struct Line<'a> {
     #[serde(borrow, default)]
     level: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    source: Option<Cow<'a, str>>,
+    pub(super) source: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     message: Cow<'a, str>,
     #[serde(borrow, default)]

@@ -102,7 +102,7 @@ pub(super) fn cell(name: &str, value: &Value) -> String {
         },
         Value::String(text) if text.is_empty() => "-".to_owned(),
         Value::String(text) if looks_like_time(text) => local_time(text),
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable(text),
         Value::Array(items) if items.is_empty() => "none".to_owned(),
         Value::Array(items) => items.iter().map(|item| cell(name, item)).collect::<Vec<_>>().join(", "),
         Value::Object(members) if members.is_empty() => "none".to_owned(),
@@ -117,10 +117,20 @@ fn looks_like_time(text: &str) -> bool {
     bytes.len() >= 20 && bytes[4] == b'-' && bytes[10] == b'T' && bytes[..4].iter().all(u8::is_ascii_digit)
 }
 
+/// Without what would move the cursor, turn the writing's direction or look like another name: a
+/// terminal shows names that anybody may have chosen.
+fn printable(text: &str) -> String {
+    let is_unseen = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().flat_map(|c| if is_unseen(c) { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
 /// Columns as wide as they need to be, two spaces apart, the last one free.
 pub(super) fn table(heads: &[String], rows: &[Vec<String>]) -> String {
     let shown = |cell: &str| {
-        let cell: String = cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let cell = printable(cell);
         match cell.char_indices().nth(WIDEST_CELL) {
             Some((cut, _)) => format!("{}…", &cell[..cut]),
             None => cell,
@@ -174,8 +184,15 @@ odd
 tasks
   FAILURES  NAME   LAST ERROR
   0         mover  -
-  -         sweep  x y
+  -         sweep  x\\ny
 ";
         assert_eq!(document(&value), expected);
+    }
+
+    #[test]
+    fn names_that_differ_look_different() {
+        let names = ["a b", "a\nb", "a\0b", "a\u{202e}b", "ab", "日本"];
+        let shown: Vec<String> = names.iter().map(|name| cell("instance", &Value::from(*name))).collect();
+        assert_eq!(shown, ["a b", "a\\nb", "a\\u{0}b", "a\\u{202e}b", "ab", "日本"]);
     }
 }

@@ -58,7 +58,7 @@ pub(super) struct GrepArgs {
     #[arg(long)]
     all_apps: bool,
     /// At most so many lines
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = args::number)]
     limit: Option<u64>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
@@ -213,6 +213,8 @@ impl Finds<'_> {
         if self.args.output == Format::Text {
             prefix.push_str(&line.time().map(|ts| rfc3339(ts, self.args.utc) + " ").unwrap_or_default());
             prefix.push_str(&line.level_name().map(|level| format!("{level} ")).unwrap_or_default());
+            let source = line.source.as_deref().filter(|source| !source.is_empty());
+            prefix.push_str(&source.map(|source| format!("[{source}] ")).unwrap_or_default());
         }
         session.out.write(prefix.as_bytes())?;
         highlight(&mut session.out, &line.message(), self.marks.as_ref(), "")?;
@@ -241,13 +243,14 @@ mod tests {
     use super::super::testing::{Answer, Server};
     use super::*;
 
-    const FIND: &str = r#"{"record":{"app":"a","instance":"r1","attempt":2,"line":7,"message":"x boom"}}"#;
+    const FIND: &str = r#"{"record":{"app":"a","instance":"r1","attempt":2,"line":7,"ts":"2026-11-22T10:00:00.000Z","level":"WARN","source":"w0","message":"x boom"}}"#;
 
     #[tokio::test]
     async fn finds_name_their_place() {
         let cases = [
             ("grep boom -F", "r1#2:7:x boom\n", "contains=boom&app=default"),
             ("grep boom -i --all-apps", "a/r1#2:7:x boom\n", "regex=%28%3Fi%29boom"),
+            ("grep boom -o text --utc", "r1#2:7:2026-11-22T10:00:00.000Z WARN [w0] x boom\n", "regex=boom&app=default"),
             ("grep boom -l", "r1#2\n", "regex=boom&app=default"),
         ];
         for (line, expected, query) in cases {

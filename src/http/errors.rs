@@ -116,7 +116,7 @@ impl From<EndError> for Problem {
             }
             EndError::OtherLines { stored, claimed } => {
                 let detail = format!(
-                    "{stored} lines are stored and the request counts {claimed}; the attempt stays open: \
+                    "{stored} lines are stored and the request counts {claimed}; the attempt stays as it is: \
                      send what is missing, or finish without a count"
                 );
                 conflict("other-lines", "Another number of lines", detail)

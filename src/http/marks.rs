@@ -21,7 +21,8 @@ pub async fn delete(State(shared): State<Arc<Shared>>, mut call: Call) -> Result
         Marked::Done => Ok(StatusCode::NO_CONTENT),
         Marked::Unknown => Err(never_logged(UNKNOWN)),
         Marked::Held => {
-            let detail = "a legal hold keeps it: DELETE …/hold first, if you may";
+            let detail =
+                "a legal hold keeps it; where you may, release that first: DELETE …/hold, or `logtier hold --release`";
             Err(conflict("held", "Held", detail))
         }
     }

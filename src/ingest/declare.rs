@@ -32,7 +32,7 @@ pub enum EndError {
     Gone { state: AttemptState, at: Option<Millis> },
     #[error("the attempt is finished as {found}, which \"{asked}\" would change")]
     OtherOutcome { found: Outcome, asked: Outcome },
-    #[error("{stored} lines are stored, the request counts {claimed}; the attempt stays open")]
+    #[error("{stored} lines are stored, the request counts {claimed}; the attempt stays as it is")]
     OtherLines { stored: u64, claimed: u64 },
     /// Other writers of the same attempt were faster, too often in a row: try again.
     #[error("the attempt is written to by too many at once")]
