@@ -25,11 +25,11 @@ use crate::db::{Cluster, Db, DbSettings, OneDaemon, Shard};
 use crate::http::{self, Api, HttpSettings, Token};
 use crate::ingest::{Ingest, IngestSettings, Lane};
 use crate::model::Millis;
-use crate::pairing::{self, PairingError};
+use crate::pairing;
 use crate::protocol::{self, Parts, Surface};
 use crate::read::Reader;
 use crate::supervisor::Supervisor;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, chain};
 
 /// A daemon that is up.
 pub struct App {
@@ -103,6 +103,7 @@ pub async fn open_hot_tier(config: &Config, clock: &Clock) -> anyhow::Result<Clu
         let shards = shards.clone().map(|shard| Shard::new(shard as u16)).collect();
         let db = Db::connect(&settings, number, shards, clock.clone()).await;
         let db = db.with_context(|| format!("open the hot tier at {url}"))?;
+        db.check().await.with_context(|| format!("open the hot tier at {url}"))?;
         db.migrate(config.hot.shards as usize).await.with_context(|| format!("prepare the hot tier at {url}"))?;
         servers.push(Arc::new(db));
     }
@@ -448,10 +449,4 @@ fn daemon_name(clock: &Clock) -> String {
     let host: String = host.trim().chars().take(30).collect();
     let unique = clock.new_ulid().to_string().to_lowercase();
     format!("{}-{}", if host.is_empty() { "logtier" } else { &host }, &unique[unique.len() - 10..])
-}
-
-/// An error with its causes.
-fn chain(error: &PairingError) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -105,8 +105,7 @@ impl ArchiveError {
 
     /// With its causes, for reports and log lines.
     fn chain(&self) -> String {
-        let causes = std::iter::successors(std::error::Error::source(self), |error| error.source());
-        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
+        crate::telemetry::chain(self)
     }
 }
 
@@ -210,14 +209,12 @@ impl Archiver {
 
     /// The report of one run, of whichever daemon.
     pub async fn report(&self, run_id: i64) -> Result<Option<RunReport>, ArchiveError> {
-        let runs = self.shared.catalog.runs(self.shared.report_db(), Some(run_id), 1).await?;
-        Ok(runs.into_iter().next().map(|row| self.shared.report_of(row)))
+        Ok(self.shared.reports(Some(run_id), 1).await?.pop())
     }
 
     /// Reports of the last runs of any daemon, newest first.
     pub async fn runs(&self, limit: u32) -> Result<Vec<RunReport>, ArchiveError> {
-        let runs = self.shared.catalog.runs(self.shared.report_db(), None, limit).await?;
-        Ok(runs.into_iter().map(|row| self.shared.report_of(row)).collect())
+        self.shared.reports(None, limit).await
     }
 
     /// When the schedule starts the next run.
@@ -288,6 +285,24 @@ impl Shared {
             report: serde_json::to_string(report).unwrap_or_default(),
         };
         Ok(self.catalog.put_run(self.report_db(), &row).await?)
+    }
+
+    /// Reports as they were stored, but that nothing runs on a daemon that died.
+    async fn reports(&self, run_id: Option<i64>, limit: u32) -> Result<Vec<RunReport>, ArchiveError> {
+        let db = self.report_db();
+        let rows = self.catalog.runs(db, run_id, limit).await?;
+        let mut reports: Vec<RunReport> = rows.into_iter().map(|row| self.report_of(row)).collect();
+        let is_others = |report: &RunReport| report.state == "running" && report.daemon != self.settings.daemon;
+        if reports.iter().any(is_others) {
+            let since = Millis::new(self.clock.now().get() - retire::DAEMON_LIVES.as_millis() as i64);
+            let alive = self.catalog.daemons(db, since).await?;
+            for report in reports.iter_mut().filter(|report| is_others(report)) {
+                if alive.iter().all(|daemon| daemon.name != report.daemon) {
+                    "abandoned".clone_into(&mut report.state);
+                }
+            }
+        }
+        Ok(reports)
     }
 
     fn report_of(&self, row: RunRow) -> RunReport {

@@ -10,7 +10,7 @@ use crate::db::{Db, Home};
 use crate::model::{App, Job, Millis};
 
 /// A daemon that has not been heard of for so long has no say.
-const DAEMON_LIVES: Duration = Duration::from_secs(60);
+pub(super) const DAEMON_LIVES: Duration = Duration::from_secs(60);
 
 /// An attempt that only its job's newest runs keep alive is looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
@@ -26,10 +26,11 @@ pub(super) async fn retire(
 ) -> Result<(), ArchiveError> {
     if !work.expiries.is_empty() {
         if let Some(other) = dissenter(shared, db).await? {
-            report.failures.push(Failure {
-                what: format!("expire {} attempts", work.expiries.len()),
-                error: format!("daemon {} holds to other retention rules; nothing expires until all agree", other.name),
-            });
+            let what = format!("expire {} attempts", work.expiries.len());
+            let error =
+                format!("daemon {} holds to other retention rules; nothing expires until all agree", other.name);
+            tracing::warn!(run.id = report.run_id, error, "{what} failed");
+            report.failures.push(Failure { what, error });
         } else {
             for (home, attempt) in std::mem::take(&mut work.expiries) {
                 if is_kept(shared, &home, &attempt).await? {
@@ -68,7 +69,8 @@ async fn dissenter(shared: &Shared, db: &Arc<Db>) -> Result<Option<DaemonRow>, A
 pub fn rules_digest(rules: &crate::model::RuleSet) -> String {
     let mut hash = blake3::Hasher::new();
     for rule in rules.iter() {
-        hash.update(format!("{rule:?}").as_bytes());
+        hash.update(rule.to_string().as_bytes());
+        hash.update(b"\n");
     }
     hash.finalize().to_hex()[..32].to_owned()
 }

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::cold::{self, Key, Store};
 use crate::db::{self, Db, Home};
 use crate::model::Millis;
-use crate::telemetry::{ByKind, ByShard, ByTask, Metrics};
+use crate::telemetry::{ByKind, ByShard, ByTask, Metrics, chain};
 
 /// A tier that has not answered by then counts as away.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -200,12 +200,16 @@ impl Status {
         Ok(ServerAnswers { shards, oldest_due, objects, object_bytes, daemons, tasks })
     }
 
-    /// A store that says "no such object" has answered.
     async fn ask_store(&self) -> ColdReport {
         let url = self.shared.settings.cold_url.clone();
-        let answer = within(&self.shared.clock, self.shared.store.head(&Key::cluster())).await;
+        let answer = within(&self.shared.clock, self.shared.store.get(&Key::cluster())).await;
         let error = match answer {
-            Some(Ok(_) | Err(cold::Error::NotFound { .. })) => None,
+            Some(Ok(_)) => None,
+            // It has answered; and every daemon puts that object there before it archives.
+            Some(Err(error @ cold::Error::NotFound { .. })) => {
+                let error = Some(format!("{error}: the bucket was emptied, or is another one"));
+                return ColdReport { url, reachable: true, error, ..ColdReport::default() };
+            }
             Some(Err(error)) => Some(chain(&error)),
             None => Some(no_answer()),
         };
@@ -267,12 +271,6 @@ async fn within<T>(clock: &Clock, work: impl Future<Output = T>) -> Option<T> {
 
 fn no_answer() -> String {
     format!("no answer within {} s", PATIENCE.as_secs())
-}
-
-/// The error and what it came from, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// A URL as it may be shown: its user stays, password and query go.

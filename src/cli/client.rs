@@ -227,13 +227,14 @@ impl Patience {
         let since = *self.failing_since.get_or_insert(now);
         let wait = error.retry_after().map_or(self.backoff, |wait| wait.min(LONGEST_RETRY_AFTER));
         self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
-        if now.duration_since(since) + wait > self.budget {
+        let left = self.budget.saturating_sub(now.duration_since(since));
+        if left.is_zero() {
             return None;
         }
         if first && !self.quiet {
             eprintln!("logtier: {error}; trying again for up to {}", output::span(self.budget));
         }
-        Some(wait)
+        Some(wait.min(left))
     }
 }
 
@@ -355,12 +356,16 @@ impl Client {
     }
 
     pub(super) fn senseless(&self, why: &impl Display) -> ClientError {
-        ClientError::Answer { url: self.base.clone(), reason: why.to_string() }
+        ClientError::Answer { url: without_password(&self.base), reason: why.to_string() }
     }
 
     pub(super) fn failure(&self, error: &reqwest::Error) -> ClientError {
-        let (url, reason) = (self.base.clone(), root_cause(error));
+        let (url, reason) = (without_password(&self.base), root_cause(error));
         match error {
+            error if error.is_connect() && reason.contains("InvalidContentType") => {
+                let reason = "it speaks no TLS; try http:// instead of https://".to_owned();
+                ClientError::Connect { url, reason }
+            }
             error if error.is_connect() => ClientError::Connect { url, reason },
             error if error.is_builder() => ClientError::Url(reason),
             error if error.is_timeout() => ClientError::Broken { url, reason: "it took too long".to_owned() },
@@ -391,6 +396,15 @@ fn plain_detail(status: StatusCode, body: &str) -> String {
         "" => status.canonical_reason().unwrap_or("the daemon refused").to_owned(),
         shown => shown.to_owned(),
     }
+}
+
+/// An address as it may be shown: what stands in front of the host is a secret.
+pub(super) fn without_password(url: &str) -> String {
+    let Ok(mut shown) = url::Url::parse(url) else { return url.to_owned() };
+    if shown.password().is_some() {
+        let _ = shown.set_password(Some("***"));
+    }
+    shown.as_str().trim_end_matches('/').to_owned()
 }
 
 /// The innermost cause, which is what a person wants of a chain of wrappers.
@@ -434,10 +448,17 @@ mod tests {
         let mut patience = Patience::quiet(Duration::from_secs(1));
         assert_eq!(patience.failed(&refused, start), Some(FIRST_BACKOFF));
         assert_eq!(patience.failed(&refused, start), Some(FIRST_BACKOFF * 2));
-        assert_eq!(patience.failed(&refused, start + Duration::from_millis(900)), None);
+        assert_eq!(patience.failed(&refused, start + Duration::from_millis(900)), Some(Duration::from_millis(100)));
+        assert_eq!(patience.failed(&refused, start + Duration::from_secs(1)), None);
         patience.succeeded();
         assert_eq!(patience.failed(&refused, start + Duration::from_secs(900)), Some(FIRST_BACKOFF));
         assert_eq!(patience.failed(&ClientError::Url(String::new()), start), None);
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(without_password("http://u:pw@h:1/x/"), "http://u:***@h:1/x");
+        assert_eq!(without_password("http://h:1"), "http://h:1");
     }
 
     #[test]

@@ -24,11 +24,14 @@ pub(super) fn serve(config: Option<&Path>) -> anyhow::Result<Exit> {
         // Listening for signals first: whoever sees the daemon up may stop it.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // A terminal that is closed stops it in order, too.
+        let mut hangup = signal(SignalKind::hangup())?;
         let _databases = app::take_databases(&config)?;
         let app = app::start(&config, Clock::default()).await?;
         let signal = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
+            _ = hangup.recv() => "SIGHUP",
         };
         tracing::info!(signal, "stopping: accepted requests finish first");
         let stopped = tokio::select! {

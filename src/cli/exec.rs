@@ -22,7 +22,7 @@ use super::output::{self, count};
 use super::push::{About, FinishedAs};
 use super::record::NewRecord;
 use super::split::char_boundary;
-use super::spool::{self, DeliveryError, Meta, Spool};
+use super::spool::{self, DeliveryError, Meta, Spool, Whose};
 use super::{Exit, Session, args};
 use crate::clock::{Clock, random_u32};
 use crate::model::Level;
@@ -62,7 +62,7 @@ pub(super) struct ExecArgs {
     /// The most that folder may hold, in MiB; lines beyond it are dropped, and that is said in the log
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     spool_limit: u64,
-    /// How long to go on delivering after the command's end
+    /// How long to go on delivering after the command's end, while a daemon answers
     #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = args::span)]
     flush_timeout: Duration,
     /// What to run
@@ -414,7 +414,7 @@ async fn deliver_older(root: &Path, session: &Session, grace: Duration, watched:
     let mut patience = Patience::quiet(Duration::ZERO);
     tokio::select! {
         // The own log says what is wrong with the daemon.
-        _ = spool::deliver_waiting(&session.client, root, &mut patience) => {}
+        _ = spool::deliver_waiting(&session.client, root, Whose::ThisDaemons, &mut patience) => {}
         () = after_end(session, grace, watched) => {}
     }
 }

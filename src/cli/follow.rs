@@ -10,7 +10,7 @@ use reqwest::header::{ACCEPT, HeaderName};
 use reqwest::{Response, StatusCode};
 
 use super::Session;
-use super::client::{ClientError, Patience, shows_progress};
+use super::client::{ClientError, Patience, shows_progress, without_password};
 use super::logs::{Position, Selection, is_never_logged, print_page, unreadable};
 use super::pages::{Pager, Start};
 use super::record::{Line, Printer};
@@ -92,7 +92,7 @@ async fn read_events(
     let mut events = Events::default();
     loop {
         let broken = |reason: &str| {
-            End::Broken(ClientError::Broken { url: session.client.url().to_owned(), reason: reason.to_owned() })
+            End::Broken(ClientError::Broken { url: without_password(session.client.url()), reason: reason.to_owned() })
         };
         match tokio::time::timeout(LONGEST_SILENCE, answer.chunk()).await {
             Err(_) => return Ok(broken("nothing came for too long")),

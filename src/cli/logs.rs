@@ -303,7 +303,12 @@ fn problem(error: &anyhow::Error) -> Option<&super::client::Problem> {
 }
 
 pub(super) fn is_never_logged(error: &anyhow::Error) -> bool {
-    problem(error).is_some_and(|problem| problem.status == 404)
+    problem(error).is_some_and(is_unknown_log)
+}
+
+/// A 404 may also say that the address leads elsewhere.
+fn is_unknown_log(problem: &super::client::Problem) -> bool {
+    problem.status == 404 && problem.body.get("state").is_some_and(|state| state == "never_logged")
 }
 
 /// Says apart what was never there, what is gone, and what cannot be asked just now.
@@ -311,9 +316,9 @@ pub(super) fn unreadable(error: anyhow::Error, selection: &Selection) -> anyhow:
     let name = selection.shown();
     let Some(problem) = problem(&error) else { return error };
     let said = match problem.status {
-        404 => {
+        404 if is_unknown_log(problem) => {
             return anyhow::anyhow!(
-                "nothing was ever logged for {name}: {problem}\n`logtier ls --app {}` lists what there is.",
+                "nothing is known of {name}: {problem}\n`logtier ls --app {}` lists what there is.",
                 selection.app
             );
         }
@@ -323,6 +328,7 @@ pub(super) fn unreadable(error: anyhow::Error, selection: &Selection) -> anyhow:
             let when = when.map(|when| format!(" since {}", output::local_time(when))).unwrap_or_default();
             return anyhow::anyhow!("the log of {name} is gone{when}: {problem}");
         }
+        404 => return error.context("this is no logtier daemon; --url wants its address without a path"),
         503 => format!("the log of {name} cannot be read just now, which says nothing of what is in it"),
         _ => return error,
     };
@@ -375,11 +381,18 @@ mod tests {
 
     #[tokio::test]
     async fn absent_gone_and_away_are_told_apart() {
-        for (status, said) in [(404, "nothing was ever logged"), (410, "is gone"), (503, "cannot be read just now")] {
+        for (status, said) in [(404, "nothing is known of"), (410, "is gone"), (503, "cannot be read just now")] {
             let server = Server::start([Answer::problem(status, "why")]).await;
             let error = format!("{:#}", server.run("logs run-1").await.0.expect_err("a problem"));
             assert!(error.contains(said) && error.contains("why") && error.contains("request r-1"), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_leads_elsewhere_is_not_a_log_that_never_was() {
+        let server = Server::start([Answer::json(404, &serde_json::json!({"type": "no-such-route"}))]).await;
+        let error = format!("{:#}", server.run("logs run-1").await.0.expect_err("a problem"));
+        assert!(error.contains("this is no logtier daemon"), "{error}");
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use super::args;
-use super::client::{Call, ClientError};
+use super::client::{Call, ClientError, without_password};
 use super::lists::Format;
 use super::logs::{Selection, unreadable};
 use super::{Exit, Session, output, render};
@@ -148,7 +148,7 @@ fn is_over(report: &Value) -> bool {
 pub(super) async fn status(session: &mut Session, args: StatusArgs) -> anyhow::Result<Exit> {
     let status: Value = session.client.json(&Call::new(Method::GET, "/status")).await?;
     if args.output == Format::Table && session.out.terminal {
-        session.out.line(&format!("{}{}{}\n", output::BOLD, session.client.url(), output::RESET))?;
+        session.out.line(&format!("{}{}{}\n", output::BOLD, without_password(session.client.url()), output::RESET))?;
     }
     print(session, &status, args.output)?;
     Ok(Exit::Done)

@@ -38,6 +38,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use self::client::{Client, ClientError};
 use self::output::{Out, OutputClosed};
 use crate::clock::Clock;
+use crate::telemetry::chain;
 
 /// Keeps the logs of job instances: recent ones in SQL tables, aged ones compressed in object
 /// storage, and one reader over both.
@@ -258,7 +259,7 @@ fn session(global: &Global) -> anyhow::Result<Session> {
 
 /// What happened, and what to do next.
 fn explain(error: &anyhow::Error) {
-    eprintln!("logtier: {error:#}");
+    eprintln!("logtier: {}", chain(error.as_ref()));
     if let Some(hint) = error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()?.hint()) {
         eprintln!("{hint}");
     }

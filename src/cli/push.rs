@@ -59,7 +59,7 @@ pub(super) struct PushArgs {
     /// How long a daemon that does not answer, or is busy, is waited for
     #[arg(long, value_name = "SPAN", default_value = "5m", value_parser = args::span)]
     retry_for: Duration,
-    /// First deliver what earlier runs of `exec` had to leave in a spool
+    /// First deliver what earlier runs of `exec` had to leave in a spool, whichever daemon it was meant for
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
     spool: Option<Option<PathBuf>>,
 }
@@ -207,7 +207,8 @@ fn show_warnings(answer: &Value) {
 pub(super) async fn push(session: &mut Session, args: PushArgs) -> anyhow::Result<Exit> {
     if let Some(dir) = &args.spool {
         let root = dir.clone().map_or_else(spool::default_root, Ok)?;
-        spool::deliver_waiting(&session.client, &root, &mut Patience::new(args.retry_for)).await?;
+        spool::deliver_waiting(&session.client, &root, spool::Whose::Everyones, &mut Patience::new(args.retry_for))
+            .await?;
     }
     let Some(instance) = &args.instance else { return Ok(Exit::Done) };
     let input: Box<dyn AsyncRead + Unpin> = match args.file.as_deref() {

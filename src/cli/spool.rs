@@ -241,10 +241,24 @@ impl DeliveryError {
     }
 }
 
-/// Delivers what earlier runs had to leave under `root` for this daemon, oldest first.
+/// Which folders a delivery takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Those that were meant for this daemon: another's may belong to another cluster.
+    ThisDaemons,
+    /// All; the user says that this is the daemon for them.
+    Everyones,
+}
+
+/// Delivers what earlier runs had to leave under `root`, oldest first.
 ///
 /// Stops at the first failure that is not the content's own fault.
-pub(super) async fn deliver_waiting(client: &Client, root: &Path, patience: &mut Patience) -> anyhow::Result<()> {
+pub(super) async fn deliver_waiting(
+    client: &Client,
+    root: &Path,
+    whose: Whose,
+    patience: &mut Patience,
+) -> anyhow::Result<()> {
     let mut names = match fs::read_dir(root) {
         Ok(entries) => entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -253,14 +267,16 @@ pub(super) async fn deliver_waiting(client: &Client, root: &Path, patience: &mut
     names.retain(|name| !name.starts_with(UNBORN) && !name.starts_with(REFUSED));
     // Names begin with a ULID, which begins with the time.
     names.sort_unstable();
+    let mut elsewhere = 0;
     for name in names {
         let Some(spool) = Spool::take(root.join(&name)).with_context(|| format!("open spool {name}"))? else {
             continue;
         };
-        if spool.meta.url != client.url() {
+        let log = format!("{}/{}", spool.meta.app, spool.meta.instance);
+        if whose == Whose::ThisDaemons && spool.meta.url != client.url() {
+            elsewhere += 1;
             continue;
         }
-        let log = format!("{}/{}", spool.meta.app, spool.meta.instance);
         match spool.deliver(client, patience).await {
             Ok(_) => eprintln!("logtier: delivered the log of {log} that had to wait"),
             Err(error) if error.is_refusal() => {
@@ -269,6 +285,13 @@ pub(super) async fn deliver_waiting(client: &Client, root: &Path, patience: &mut
             }
             Err(error) => return Err(error).with_context(|| format!("deliver the log of {log} from {name}")),
         }
+    }
+    if elsewhere > 0 {
+        eprintln!(
+            "logtier: {} in {} for a daemon at another --url; `logtier push --spool` delivers all to this one",
+            if elsewhere == 1 { "a log waits".to_owned() } else { format!("{elsewhere} logs wait") },
+            root.display()
+        );
     }
     Ok(())
 }
@@ -304,8 +327,10 @@ mod tests {
         drop(spool(root.path(), &server.url, "s1"));
         let client = client(&server.url);
         let mut patience = Patience::quiet(Duration::ZERO);
-        deliver_waiting(&client, root.path(), &mut patience).await.expect_err("away");
-        deliver_waiting(&client, root.path(), &mut Patience::quiet(Duration::ZERO)).await.expect("back");
+        deliver_waiting(&client, root.path(), Whose::ThisDaemons, &mut patience).await.expect_err("away");
+        deliver_waiting(&client, root.path(), Whose::ThisDaemons, &mut Patience::quiet(Duration::ZERO))
+            .await
+            .expect("back");
         let keys: Vec<_> = server.seen().iter().map(|seen| seen.header("idempotency-key").to_owned()).collect();
         assert_eq!(keys, ["", "key-s1-0", "key-s1-1", "", "key-s1-1", ""]);
         assert_eq!(server.seen()[5].text(), r#"{"job":"j","outcome":"failed"}"#);
@@ -315,15 +340,19 @@ mod tests {
     #[tokio::test]
     async fn what_has_an_owner_or_another_daemon_is_left_alone() {
         let root = tempfile::tempdir().expect("a folder");
-        let server = Server::start([]).await;
+        let server = Server::with(|_| Answer::json(200, &serde_json::json!({}))).await;
         let _owned = spool(root.path(), &server.url, "s1");
         drop(spool(root.path(), "http://elsewhere:1", "s2"));
-        deliver_waiting(&client(&server.url), root.path(), &mut Patience::quiet(Duration::ZERO))
+        deliver_waiting(&client(&server.url), root.path(), Whose::ThisDaemons, &mut Patience::quiet(Duration::ZERO))
             .await
             .expect("nothing");
         assert!(server.seen().is_empty());
         assert_eq!(fs::read_dir(root.path()).expect("there").count(), 2);
         assert!(used_bytes(root.path()) > 100);
+        deliver_waiting(&client(&server.url), root.path(), Whose::Everyones, &mut Patience::quiet(Duration::ZERO))
+            .await
+            .expect("delivered");
+        assert_eq!(fs::read_dir(root.path()).expect("there").count(), 1, "the one that has an owner stays");
     }
 
     #[tokio::test]
@@ -336,7 +365,9 @@ mod tests {
         .await;
         drop(spool(root.path(), &server.url, "s1"));
         drop(spool(root.path(), &server.url, "s2"));
-        deliver_waiting(&client(&server.url), root.path(), &mut Patience::quiet(Duration::ZERO)).await.expect("done");
+        deliver_waiting(&client(&server.url), root.path(), Whose::ThisDaemons, &mut Patience::quiet(Duration::ZERO))
+            .await
+            .expect("done");
         let left: Vec<_> = fs::read_dir(root.path()).expect("there").flatten().map(|entry| entry.file_name()).collect();
         assert_eq!(left, ["refused-s1"]);
     }

@@ -31,7 +31,11 @@ impl Answer {
     }
 
     pub(super) fn problem(status: u16, detail: &str) -> Self {
-        Self::json(status, &serde_json::json!({"type": "x", "detail": detail, "request_id": "r-1"}))
+        let mut problem = serde_json::json!({"type": "x", "detail": detail, "request_id": "r-1"});
+        if status == 404 {
+            problem["state"] = "never_logged".into();
+        }
+        Self::json(status, &problem)
     }
 
     pub(super) fn events(body: &str) -> Self {

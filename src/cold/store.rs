@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
@@ -14,6 +15,10 @@ use super::error::{Error, Result};
 use super::keys::Key;
 use super::open::{self, StoreSettings};
 use super::upload::Upload;
+
+/// A read whose answer has not begun by then, retries included, is told that the tier is away: people and
+/// proxies wait for 30 s at most, and a store that lives begins to answer within one.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The largest object that [`Store::get`] takes into memory; marks and the cluster object have some hundred bytes.
 const MAX_SMALL_OBJECT_BYTES: u64 = 1 << 20;
@@ -203,7 +208,12 @@ impl Store {
 
     async fn request_get(&self, key: &Key, options: GetOptions) -> Result<GetResult> {
         Counters::add(&self.counters().gets, 1);
-        let result = self.objects().get_opts(&self.path(key)?, options).await;
+        let path = self.path(key)?;
+        let Ok(result) = tokio::time::timeout(ANSWER_TIMEOUT, self.objects().get_opts(&path, options)).await else {
+            Counters::add(&self.counters().errors, 1);
+            let source = format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()).into();
+            return Err(Error::Unavailable { action: "read", key: key.clone(), source });
+        };
         result.map_err(|error| self.failed("read", key, error))
     }
 

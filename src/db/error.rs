@@ -34,6 +34,13 @@ impl Error {
         matches!(self, Self::Contended(_))
     }
 
+    /// Whether there is no room left for what was to be written.
+    pub fn is_full(&self) -> bool {
+        let Self::Unavailable(error) = self else { return false };
+        let text = error.to_string();
+        ["is full", "No space left"].iter().any(|words| text.contains(words))
+    }
+
     /// Whether trying again later cannot help.
     pub fn is_permanent(&self) -> bool {
         !matches!(self, Self::Unavailable(_) | Self::Contended(_))

@@ -18,7 +18,7 @@ mod tx;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyConnection, AnyPool, ConnectOptions};
+use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection as _};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -129,6 +129,24 @@ impl Db {
         let statement = sqlx::AssertSqlSafe(sql::database_clock(self));
         let now: i64 = sqlx::query_scalar(statement).fetch_one(&self.pool).await?;
         Ok(Millis::new(now))
+    }
+
+    /// Fails, with the server's own words, where no connection can be made: the pool would try again until its
+    /// time is over, and then know only that it is.
+    pub async fn check(&self) -> Result<()> {
+        let options = self.pool.connect_options();
+        let connecting = AnyConnection::connect_with(&options);
+        let Ok(connected) = tokio::time::timeout(self.pool.options().get_acquire_timeout(), connecting).await else {
+            return Err(Error::Unavailable(sqlx::Error::PoolTimedOut));
+        };
+        match connected {
+            Ok(connection) => Ok(connection.close().await?),
+            Err(error) if error.as_database_error().and_then(|e| e.code()).as_deref() == Some("42000") => {
+                let what = format!("{error}; make it with CREATE DATABASE, or correct hot.url");
+                Err(Error::Configuration(what))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Waits for running transactions, then closes the connections.

@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Connection as _;
+
 use super::{Connection, Db, Error};
 use crate::{clock, pause};
 
@@ -78,16 +80,34 @@ impl Db {
             Some(writers) => writers.acquire().await.ok(),
             None => None,
         };
-        let mut tx = self.pool.begin_with(self.engine.begin()).await.map_err(Error::from)?;
+        let mut connection = self.pool.acquire().await.map_err(Error::from)?;
+        let (result, is_sound) = self.on_connection(&mut connection, body).await;
+        if !is_sound {
+            // Given back, it would carry an open transaction to the next one (a full disk makes such).
+            drop(connection.detach());
+        }
+        result
+    }
+
+    /// The body in a transaction, and whether the connection may be used again: only when its transaction
+    /// surely ended.
+    async fn on_connection<T, E, F>(&self, connection: &mut Connection, body: &F) -> (Result<T, E>, bool)
+    where
+        E: TxError,
+        F: for<'c> Fn(&'c mut Connection) -> TxFuture<'c, T, E> + Send + Sync,
+    {
+        let mut tx = match connection.begin_with(self.engine.begin()).await {
+            Ok(tx) => tx,
+            Err(error) => return (Err(Error::from(error).into()), false),
+        };
         match body(&mut tx).await {
-            Ok(value) => {
-                tx.commit().await.map_err(Error::from)?;
-                Ok(value)
-            }
+            Ok(value) => match tx.commit().await {
+                Ok(()) => (Ok(value), true),
+                Err(error) => (Err(Error::from(error).into()), false),
+            },
             Err(error) => {
-                // A rollback that fails breaks the connection, which rolls back as well.
-                let _ = tx.rollback().await;
-                Err(error)
+                let rolled_back = tx.rollback().await;
+                (Err(error), rolled_back.is_ok())
             }
         }
     }
@@ -97,4 +117,37 @@ impl Db {
 fn backoff(tried: u32) -> Duration {
     let whole = 10u64 << tried.min(6);
     Duration::from_millis(whole / 2 + u64::from(clock::random_u32()) % (whole / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::DbSettings;
+
+    #[tokio::test]
+    async fn a_transaction_that_ended_badly_is_not_the_next_ones() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("t.db").display());
+        let settings = DbSettings { url, max_connections: 1, acquire_timeout: Duration::from_secs(5) };
+        let db = Db::connect(&settings, 0, Vec::new(), clock::Clock::default()).await.expect("opened");
+        let db = Arc::new(db);
+        // As SQLite does by itself when its disk is full: the transaction is gone, and ROLLBACK fails.
+        let broken: Result<(), Error> = db
+            .run_tx("t", |tx| {
+                Box::pin(async move {
+                    sqlx::query("ROLLBACK").execute(&mut *tx).await?;
+                    Err(Error::Row("full".to_owned()))
+                })
+            })
+            .await;
+        assert!(broken.is_err());
+        for _ in 0..2 {
+            let next: Result<i64, Error> = db
+                .run_tx("t", |tx| {
+                    Box::pin(async move { Ok(sqlx::query_scalar("SELECT 1").fetch_one(&mut *tx).await?) })
+                })
+                .await;
+            assert_eq!(next.expect("a connection of its own"), 1);
+        }
+    }
 }

@@ -13,12 +13,12 @@ use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::params::Call;
-use super::problem::Chain;
 use super::query::{take_filter, take_range};
 use super::render::{Format, Renderer};
 use super::{Problem, Shared, caching, read};
 use crate::model::LineRange;
 use crate::read::{Matching, ReadError, View};
+use crate::telemetry::chain;
 
 /// Blocks of few matches are gathered up to this size, so that a filter does not make a stream of
 /// tiny pieces.
@@ -97,7 +97,7 @@ fn stream(
             };
             if let Err(error) = &piece {
                 shared.api.metrics.error("stream");
-                tracing::error!(error = %Chain(error), "a download broke off");
+                tracing::error!(error = chain(error), "a download broke off");
             }
             Ok(piece?.map(|piece| (piece, (None, pieces))))
         }

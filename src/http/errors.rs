@@ -98,6 +98,10 @@ impl From<AppendError> for Problem {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "The key was used before", detail)
             }
             AppendError::Db(ref cause) if cause.is_permanent() => Self::internal(error),
+            AppendError::Db(ref cause) if cause.is_full() => {
+                let detail = "the hot tier has no room left on its disk; nothing was stored, make room and try again";
+                unavailable("hot").detailed(detail).caused_by(error)
+            }
             AppendError::Db(_) => unavailable("hot").caused_by(error),
             AppendError::Stopping => stopping(),
         }

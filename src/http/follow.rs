@@ -21,11 +21,11 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::errors::stopping;
 use super::hub::{Seen, Topic, push_event, push_events, relevant};
 use super::params::{Call, Params, invalid};
-use super::problem::Chain;
 use super::query::take_filter;
 use super::{Problem, Shared};
 use crate::model::{AttemptNo, AttemptState, LineRange};
 use crate::read::{Filter, Lines, Matching, ReadError, View};
+use crate::telemetry::chain;
 
 /// Proxies close a connection on which nothing passes for 30 to 60 seconds.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -196,7 +196,7 @@ impl Follower {
                 Err(ReadError::Gone { .. }) => return Ok(Some(self.end("gone"))),
                 Err(error) => {
                     self.shared.api.metrics.error("stream");
-                    tracing::error!(error = %Chain(&error), "a followed log broke off");
+                    tracing::error!(error = chain(&error), "a followed log broke off");
                     return Err(error.into());
                 }
             }

@@ -15,10 +15,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::problem::Chain;
 use crate::clock::Clock;
 use crate::model::{App, AttemptNo, Instance, LineRange};
 use crate::read::{Block, ReadError, Reader, View};
+use crate::telemetry::chain;
 
 /// With the look and the read that follow, lines are seen within a second of their commit.
 const PACE: Duration = Duration::from_millis(800);
@@ -134,7 +134,7 @@ impl Hub {
         };
         if let Err(error) = looked {
             // Followers keep what they have; the next look may succeed.
-            tracing::debug!(error = %Chain(&error), "cannot look at followed attempts");
+            tracing::debug!(error = chain(&error), "cannot look at followed attempts");
         }
     }
 

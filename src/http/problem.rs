@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use tracing::Instrument;
 
 use super::Shared;
+use crate::telemetry::chain;
 
 /// Why a request got no success. `type` in the answer is `urn:logtier:problem:` and the kind.
 #[derive(Debug, Clone)]
@@ -52,6 +53,11 @@ impl Problem {
     /// Adds a member to the answer.
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    pub fn detailed(mut self, detail: &str) -> Self {
+        detail.clone_into(&mut self.detail);
         self
     }
 
@@ -101,17 +107,6 @@ impl IntoResponse for Problem {
         let mut response = self.status.into_response();
         response.extensions_mut().insert(self);
         response
-    }
-}
-
-/// An error and what it came from, in one line, for the log.
-pub struct Chain<'e>(pub &'e dyn StdError);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let causes = std::iter::successors(self.0.source(), |error: &&'_ dyn StdError| (*error).source());
-        causes.into_iter().try_for_each(|cause| write!(f, ": {cause}"))
     }
 }
 
@@ -178,7 +173,7 @@ fn written(shared: &Shared, method: &Method, path: &str, id: &str, mut response:
 
 /// `error!` is for what someone must act on; being full or without a tier passes.
 fn report(problem: &Problem, method: &Method, path: &str) {
-    let cause = problem.cause.as_deref().map(|cause| Chain(cause).to_string()).unwrap_or_default();
+    let cause = problem.cause.as_deref().map(|cause| chain(cause)).unwrap_or_default();
     let (kind, detail) = (problem.kind, &problem.detail);
     if problem.status == StatusCode::SERVICE_UNAVAILABLE {
         tracing::warn!(http.method = %method, http.path = path, problem = kind, error = cause, "{detail}");

@@ -13,11 +13,11 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::params::Call;
-use super::problem::Chain;
 use super::query::take_filter;
 use super::{Problem, Shared};
 use crate::model::Instance;
 use crate::read::{ListFilter, ReadError, Search, SearchRequest, owner_json};
+use crate::telemetry::chain;
 
 const DEFAULT_LIMIT: u64 = 1_000;
 pub const MAX_LIMIT: u64 = 100_000;
@@ -63,7 +63,7 @@ pub async fn search(State(shared): State<Arc<Shared>>, mut call: Call) -> Result
             };
             if let Err(error) = &piece {
                 shared.api.metrics.error("stream");
-                tracing::error!(error = %Chain(error), "a search broke off");
+                tracing::error!(error = chain(error), "a search broke off");
             }
             Ok::<_, ReadError>(piece?.map(|piece| (piece, (None, pieces))))
         }

@@ -245,7 +245,7 @@ impl<'d> Decoder<'d> {
         let ts = own_ts.or(self.defaults.arrived).unwrap_or(Timestamp::from_nanos(0));
         let attrs = input.attrs.filter(|attrs| attrs.get() != "null");
         let attrs = attrs.map(Attrs::new).transpose().map_err(|e| e.to_string())?;
-        let attrs = Attrs::with_all(attrs, &input.unknown);
+        let attrs = Attrs::with_all(attrs, &input.unknown).map_err(|e| e.to_string())?;
         if attrs.as_ref().is_some_and(|attrs| attrs.as_str().len() > self.defaults.max_record_bytes) {
             return Err(format!("attrs are larger than {} bytes", self.defaults.max_record_bytes));
         }

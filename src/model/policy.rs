@@ -1,5 +1,6 @@
 //! Retention rules: how long an attempt stays in which tier.
 
+use std::fmt;
 use std::time::Duration;
 
 use globset::GlobMatcher;
@@ -46,6 +47,16 @@ impl Rule {
         self.app.as_ref().is_none_or(|glob| glob.is_match(app.as_str()))
             && self.job.as_ref().is_none_or(job_matches)
             && self.outcome.is_none_or(|wanted| outcome == Some(wanted))
+    }
+}
+
+/// All that a rule says, the same text in every process.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let glob = |matcher: &Option<GlobMatcher>| matcher.as_ref().map(|matcher| matcher.glob().glob().to_owned());
+        let Self { name, outcome, hot_for, cold_for, max_open_for, keep_at_least, .. } = self;
+        let (app, job) = (glob(&self.app), glob(&self.job));
+        write!(f, "{name} {app:?} {job:?} {outcome:?} {hot_for:?} {cold_for:?} {max_open_for:?} {keep_at_least}")
     }
 }
 

@@ -28,7 +28,13 @@ pub enum InvalidRecord {
     NoTimestamp,
     #[error("attrs must be a JSON object")]
     AttrsNotObject,
+    #[error("attrs nest deeper than {MAX_DEPTH} levels")]
+    AttrsTooDeep,
 }
+
+/// Levels of arrays and objects in attrs. Everything that reads JSON has a bound of its own (jq 256, serde_json
+/// 128), and a line beyond it would hide all lines behind it in its object.
+const MAX_DEPTH: usize = 64;
 
 /// A JSON object on one line, kept as the text it came in: numbers keep all their digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +45,7 @@ impl<'a> Attrs<'a> {
     pub fn new(object: &'a RawValue) -> Result<Self, InvalidRecord> {
         match object.get() {
             text if !text.starts_with('{') => Err(InvalidRecord::AttrsNotObject),
+            text if is_deeper_than(text, MAX_DEPTH) => Err(InvalidRecord::AttrsTooDeep),
             text => Ok(Self(without_white_space(text))),
         }
     }
@@ -61,9 +68,12 @@ impl<'a> Attrs<'a> {
     }
 
     /// Adds members, unless the object has one of that name.
-    pub fn with_all(attrs: Option<Self>, members: &[(Cow<'_, str>, &RawValue)]) -> Option<Self> {
+    pub fn with_all(attrs: Option<Self>, members: &[(Cow<'_, str>, &RawValue)]) -> Result<Option<Self>, InvalidRecord> {
         if members.is_empty() {
-            return attrs;
+            return Ok(attrs);
+        }
+        if members.iter().any(|(_, value)| is_deeper_than(value.get(), MAX_DEPTH - 1)) {
+            return Err(InvalidRecord::AttrsTooDeep);
         }
         let mut object = Vec::from(attrs.as_ref().map_or("{}", Self::as_str));
         for (name, value) in members {
@@ -79,7 +89,7 @@ impl<'a> Attrs<'a> {
             object.extend_from_slice(without_white_space(value.get()).as_bytes());
             object.push(b'}');
         }
-        Some(Self(Cow::Owned(String::from_utf8_lossy(&object).into_owned())))
+        Ok(Some(Self(Cow::Owned(String::from_utf8_lossy(&object).into_owned()))))
     }
 
     fn has(&self, name: &str) -> bool {
@@ -89,6 +99,22 @@ impl<'a> Attrs<'a> {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether arrays and objects stand in each other more than `most` times. `json` is sound.
+fn is_deeper_than(json: &str, most: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    json.bytes().any(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > most
+    })
 }
 
 /// White space outside of strings carries nothing in JSON, and a newline would break the line.
@@ -257,6 +283,16 @@ mod tests {
     #[test]
     fn members_that_are_not_there_are_not_written() {
         assert_eq!(json(&plain("a\nb\0")), r#"{"ts":"1970-01-01T00:00:00.001Z","message":"a\nb\u0000"}"#);
+    }
+
+    #[test]
+    fn attrs_that_no_reader_of_json_would_follow_are_refused() {
+        let nested = |levels: usize| format!("{{\"a[\\\"[\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+        let attrs = |json: String| Attrs::new(&RawValue::from_string(json).expect("JSON")).map(drop);
+        assert!(attrs(nested(MAX_DEPTH - 1)).is_ok());
+        assert!(matches!(attrs(nested(MAX_DEPTH)), Err(InvalidRecord::AttrsTooDeep)));
+        let deep = RawValue::from_string("[".repeat(MAX_DEPTH) + &"]".repeat(MAX_DEPTH)).expect("JSON");
+        assert!(Attrs::with_all(None, &[("x".into(), &deep)]).is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::cold::{Error as ColdError, ObjectName};
 use crate::db::Home;
 use crate::hot::{self, Outline, StoredChunk};
 use crate::model::{AttemptKey, Bounds, LevelTracker, LineRange, RuleName};
+use crate::telemetry::chain;
 
 /// Chunks fetched at a time: half a MiB of usual records, and at most 16 of the largest.
 const CHUNKS_PER_SCAN: u32 = 16;
@@ -264,7 +265,7 @@ impl Lines {
             let asked = Asked { lines, bounds, backwards, at_once };
             match open_part(&self.reader, &self.key, &self.snapshot.home, part, &asked).await {
                 Ok(reader) => self.part = Some((reader, part.lines)),
-                Err(ReadError::Cold(ColdError::NotFound { .. })) => return self.look_again().await.map(|()| None),
+                Err(ReadError::Cold(error @ ColdError::NotFound { .. })) => return self.vanished(&error).await,
                 Err(error) => return Err(error),
             }
         }
@@ -281,7 +282,7 @@ impl Lines {
                 self.pass(lines);
                 Ok(None)
             }
-            Err(ColdError::NotFound { .. }) => self.look_again().await.map(|()| None),
+            Err(error @ ColdError::NotFound { .. }) => self.vanished(&error).await,
             Err(error) => Err(error.into()),
         }
     }
@@ -292,10 +293,17 @@ impl Lines {
         }
     }
 
+    /// An object went since the snapshot; or it is lost, and then this is the trace of it.
+    async fn vanished(&mut self, error: &ColdError) -> Result<Option<Block>, ReadError> {
+        tracing::info!(attempt = %self.key, error = chain(error), "asking the catalog again");
+        self.look_again().await.map(|()| None)
+    }
+
     /// What the snapshot named is not there: take a new one, once at each line.
     async fn look_again(&mut self) -> Result<(), ReadError> {
         let next = self.next_line();
         if self.looked_again_at.replace(next) == Some(next) {
+            tracing::error!(attempt = %self.key, line = next, "what the catalog names is in neither tier");
             return Err(ReadError::Missing { line: next });
         }
         self.ready.clear();
