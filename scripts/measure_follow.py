@@ -78,8 +78,9 @@ class Run:
         print(f"{'started':40} daemon {self.memory()}", flush=True)
         alone = await self.phase("writing, nobody follows", self.write_for(self.seconds))
         tasks = []
-        for begun in range(0, self.followers, 100):
-            tasks += [asyncio.create_task(self.follow(n)) for n in range(begun, min(begun + 100, self.followers))]
+        # 200 a second: what is measured is following, not a rush to connect.
+        for begun in range(0, self.followers, 10):
+            tasks += [asyncio.create_task(self.follow(n)) for n in range(begun, min(begun + 10, self.followers))]
             await asyncio.sleep(0.05)
         await asyncio.sleep(3)
         print(f"{f'{self.followers} followers of {self.attempts} attempts':40} daemon {self.memory()}", flush=True)

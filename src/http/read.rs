@@ -16,7 +16,7 @@ use super::query::RecordQuery;
 use super::render::{Format, Renderer};
 use super::shown::{ShownAttempt, Summary, TierShares};
 use super::{Problem, Shared, caching};
-use crate::model::{App, AttemptNo, Instance};
+use crate::model::{Age, App, AttemptNo, Instance};
 use crate::read::{Cursor, Page, PageRequest, ReadError, View};
 
 /// Attempts that a summary names.
@@ -59,8 +59,14 @@ async fn summarize(
     let rules = &shared.api.settings.rules;
     let rule = rule.unwrap_or_else(|| rules.rule_for(app, view.job.as_ref(), view.attempt.outcome).name.clone());
     let attempts = reader.attempts(app, instance, MAX_ATTEMPTS_SHOWN).await?;
+    let shown = ShownAttempt::new(app, view.job.as_ref(), &view.attempt, view.at);
+    // The archiver fixes it when lines move; until then it is what the rule says now.
+    let by_rule = match rules.get(&rule).map(|rule| rule.cold_for) {
+        Some(Age::For(span)) => view.attempt.finished_at.map(|finished| finished.after(span)),
+        _ => None,
+    };
     Ok(Summary {
-        attempt: ShownAttempt::new(app, view.job.as_ref(), &view.attempt, view.at),
+        attempt: shown.expiring_at(view.attempt.expires_at.or(by_rule)),
         attempts: attempts.into_iter().map(AttemptNo::get).collect(),
         rule: Some(rule.to_string()),
         tiers: TierShares::new(&view.attempt, segments),

@@ -58,6 +58,10 @@ impl ShownAttempt {
             hold: attempt.held,
         }
     }
+
+    pub fn expiring_at(self, expires_at: Option<Millis>) -> Self {
+        Self { expires_at: expires_at.map(|at| at.to_string()), ..self }
+    }
 }
 
 /// The answer to `GET` of an instance.

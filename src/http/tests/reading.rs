@@ -1,5 +1,7 @@
 //! Records out.
 
+use std::io::Read as _;
+
 use serde_json::json;
 
 use super::*;
@@ -224,6 +226,51 @@ async fn a_summary_says_all_that_is_known() {
     assert_eq!(tiers["cold"], json!({"lines": 0, "bytes": 0, "segments": []}));
     // On read, no attempt means the newest.
     assert_eq!(daemon.get("/api/v1/instances?instance=i1").await.json()["attempt"], 3);
+}
+
+#[tokio::test]
+async fn a_search_that_fails_never_ends_cleanly() {
+    let daemon = Daemon::start().await;
+    let all: String = (0..20_000).map(|at| format!("a line of usual length, number {at}\n")).collect();
+    daemon.write("i1", &all).await;
+    daemon.lose_last_chunk().await;
+    let path = "/api/v1/search?contains=length&limit=100000";
+    let response = daemon.router.clone().oneshot(request("GET", path, &[], "")).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    assert!(axum::body::to_bytes(response.into_body(), usize::MAX).await.is_err());
+}
+
+#[tokio::test]
+async fn answers_are_packed_as_the_client_likes() {
+    let daemon = ten_lines().await;
+    let plain = daemon.get(RECORDS).await;
+    for (accepted, encoding) in [("gzip", "gzip"), ("zstd", "zstd"), ("br", ""), ("identity", "")] {
+        let packed = daemon.send(request("GET", RECORDS, &[("accept-encoding", accepted)], "")).await;
+        assert_eq!(packed.header("content-encoding"), encoding);
+        let mut body = Vec::new();
+        match encoding {
+            "gzip" => drop(flate2::read::GzDecoder::new(&packed.body[..]).read_to_end(&mut body).expect("gzip")),
+            "zstd" => body = zstd::decode_all(&packed.body[..]).expect("zstd"),
+            _ => body = packed.body.to_vec(),
+        }
+        assert!(body == plain.body, "{accepted}");
+        assert!(packed.headers.get_all("vary").iter().any(|value| value == "accept-encoding"));
+    }
+}
+
+#[tokio::test]
+async fn a_finished_attempt_says_when_its_rule_ends_it() {
+    let day = Duration::from_secs(86_400);
+    let ends = Rule { cold_for: Age::For(day), ..rules().iter().next().expect("a rule").clone() };
+    let daemon = Daemon::with(|settings| settings.rules = Arc::new(RuleSet::new(Vec::new(), ends))).await;
+    daemon.write("i1", "a\n").await;
+    let path = "/api/v1/apps/default/instances/i1";
+    assert_eq!(daemon.get(path).await.json()["expires_at"], Value::Null);
+    daemon.finish("i1").await;
+    let summary = daemon.get(path).await.json();
+    let moment = |name: &str| summary[name].as_str().expect("a time").parse::<chrono::DateTime<chrono::Utc>>();
+    let (finished, expires) = (moment("finished_at").expect("a time"), moment("expires_at").expect("a time"));
+    assert_eq!((expires - finished).to_std(), Ok(day));
 }
 
 #[tokio::test]
