@@ -1,7 +1,7 @@
 # `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test fuzz lint fmt clean
+.PHONY: help build demo test torture fuzz mutants lint fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,8 +15,14 @@ demo: ## one log through hot tier, archive and cold tier, under target/demo; KEE
 test: ## every test on SQLite + folder and on MariaDB + S3; ARGS="…" go to cargo test
 	@scripts/test.sh $(ARGS)
 
-fuzz: ## requests out of the OpenAPI document, right ones and wrong ones, by schemathesis; about a minute
-	@scripts/schemathesis.sh $(ARGS)
+torture: ## attacks what must hold, MINUTES=n a stage; STAGES="simulation" for some
+	@scripts/torture.sh $(or $(MINUTES),10) $(STAGES)
+
+fuzz: ## hostile bytes, MINUTES=n a target, then hostile requests (schemathesis); TARGETS="config http" for some
+	@ARGS="$(ARGS)" scripts/fuzz.sh $(or $(MINUTES),1) $(TARGETS)
+
+mutants: ## breaks the rules of safety one at a time; each must be caught; ONLY="fence" for some
+	@scripts/mutants.sh $(ONLY)
 
 lint: ## fmt, clippy, docs, scripts, typos, machete, deny; CHECKS="fmt clippy" for some
 	@scripts/lint.sh $(CHECKS)

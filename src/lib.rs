@@ -10,6 +10,8 @@ pub mod clock;
 pub mod cold;
 pub mod config;
 pub mod db;
+#[cfg(test)]
+mod fuzzing;
 pub mod hot;
 pub mod http;
 pub mod ingest;

@@ -268,6 +268,14 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_syncs_what_it_writes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = Url::from_directory_path(folder.path()).expect("absolute");
+        let opened = open_folder(&url).expect("opened");
+        assert!(format!("{:?}", opened.objects).contains("fsync: true"), "{:?}", opened.objects);
+    }
+
+    #[test]
     fn the_bucket_joins_the_host_where_the_store_wants_it() {
         let cases = [
             ("s3://logs", None, None, None),

@@ -18,6 +18,8 @@ mod archive;
 mod check;
 mod cold;
 mod file;
+#[cfg(test)]
+mod fuzz;
 mod hot;
 mod problem;
 mod protocol;

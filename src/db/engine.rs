@@ -115,3 +115,25 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::clock::Clock;
+    use crate::db::{Db, DbSettings};
+
+    #[tokio::test]
+    async fn sqlite_syncs_every_commit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = DbSettings {
+            url: format!("sqlite://{}/hot.db", folder.path().display()),
+            max_connections: 1,
+            acquire_timeout: std::time::Duration::from_secs(5),
+        };
+        let db = Db::connect(&settings, 0, Vec::new(), Clock::default()).await.expect("opened");
+        let number = |pragma| sqlx::query_scalar::<_, i64>(pragma).fetch_one(db.pool());
+        // 2 is FULL. In WAL mode NORMAL would lose acknowledged commits to a power cut.
+        assert_eq!(number("PRAGMA synchronous").await.expect("a number"), 2);
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(db.pool()).await.expect("a mode");
+        assert_eq!(mode, "wal");
+    }
+}

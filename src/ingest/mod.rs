@@ -26,6 +26,8 @@
 mod commit;
 mod declare;
 mod decode;
+#[cfg(test)]
+mod fuzz;
 mod input;
 mod lane;
 mod room;

@@ -26,7 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// What every part but these themselves may use; `telemetry` and `clock` may use `model` too.
-const COMMON: &[&str] = &["model", "clock", "telemetry", "pause"];
+const COMMON: &[&str] = &["model", "clock", "telemetry", "pause", "fuzzing"];
 
 /// The parts that put the others together.
 const TOP: &[&str] = &["app", "cli", "lib", "main", "supervisor", "pairing"];

@@ -53,6 +53,8 @@ mod writer;
 mod zframe;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod tests;

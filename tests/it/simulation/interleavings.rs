@@ -168,6 +168,27 @@ fn a_zombie_purges_nothing() {
 }
 
 #[test]
+fn what_the_hot_tier_does_not_confirm_is_never_published() {
+    scene(async |driver| {
+        due(driver).await?;
+        driver.run(0, at("after build")).await?;
+        let change = async |driver: &Driver, by: i64| {
+            let db = &driver.daemon(1).catalog.cluster.servers()[0];
+            for shard in db.shards() {
+                let change = format!("UPDATE chunk_{shard} SET hash = hash + {by} WHERE hash <> 0");
+                sqlx::raw_sql(AssertSqlSafe(change)).execute(db.pool()).await.expect("changed");
+            }
+        };
+        // The object is as it was built; the rows say that it should be another.
+        change(driver, 1).await;
+        driver.go_on(0, Stop::Never).await?;
+        assert_eq!(segments(driver, 1).await, 0);
+        change(driver, -1).await;
+        read_all(driver).await
+    });
+}
+
+#[test]
 fn an_attempt_deleted_between_plan_and_publish_gets_no_part() {
     scenes(&["after plan", "after build", "after verify", "end catalog::make_live"], async |driver, point| {
         due(driver).await?;

@@ -31,8 +31,11 @@ use logtier::archive::ArchiveSettings;
 use logtier::cold::segment::SegmentSettings;
 use logtier::config::{Config, Env};
 use logtier::model::{Age, Millis};
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
+use crate::harness::mysql::TestDatabase;
+use crate::harness::{block_on_elsewhere, s3};
 use daemon::Place;
 use driver::Driver;
 use model::{Ages, Violation};
@@ -41,7 +44,8 @@ use store::FaultStore;
 use world::Fate;
 
 /// Seeds of `make test`: a few seconds.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 30;
+const SEEDS_ON_MARIADB: u64 = 1;
 
 /// Noon of some day: a simulated day's end comes within its first half.
 const BEGINNING: i64 = 1_800_014_400_000;
@@ -93,7 +97,7 @@ impl Template {
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let template = Self { folder: folder.expect("a folder") };
-        crate::harness::block_on_elsewhere(daemon::migrate(&template.url("template")));
+        block_on_elsewhere(daemon::migrate(&template.url("template")));
         template
     }
 
@@ -143,9 +147,9 @@ impl Tally {
         }
     }
 
-    fn show(&self, took: Duration) {
+    fn show(&self, what: &str, took: Duration) {
         let row = |what: &str, count: u64| eprintln!("| {what} | {count} |");
-        eprintln!("| simulation, {:.0} s | count |\n| --- | ---: |", took.as_secs_f64());
+        eprintln!("| {what}, {:.0} s | count |\n| --- | ---: |", took.as_secs_f64());
         row("seeds", self.seeds);
         row("steps", self.steps);
         row("crashes", self.crashes);
@@ -158,16 +162,17 @@ impl Tally {
     }
 }
 
-/// Plays one seed on a database of its own.
-async fn play(seed: u64, database_url: String) -> (Driver, Result<(), Violation>) {
+/// Plays one seed on a database and a bucket of its own.
+async fn play(seed: u64, database_url: String, objects: Arc<dyn ObjectStore>) -> (Driver, Result<(), Violation>) {
     let fate = Fate::new(seed, Millis::new(BEGINNING));
     let mut plan = Plan::new(seed);
     let settings = ArchiveSettings {
         object_bytes: plan.object_bytes(),
+        rewrite: plan.rewrite(),
         segment: SegmentSettings { level: 1, frame_size: plan.frame_size(), parallelism: 1 },
         ..settings()
     };
-    let objects = FaultStore::new(Arc::new(InMemory::new()), Arc::clone(&fate));
+    let objects = FaultStore::new(objects, Arc::clone(&fate));
     let place = Place { database_url, objects, settings };
     let daemons = plan.daemons();
     let mut driver = Driver::new(place, fate, daemons, ages()).await;
@@ -194,7 +199,7 @@ fn runtime() -> tokio::runtime::Runtime {
 fn play_alone(template: &Template, seed: u64, tally: &Mutex<Tally>, show: bool) {
     let name = format!("seed{seed}");
     let (url, runtime) = (template.copy(&name), runtime());
-    let (mut driver, result) = runtime.block_on(play(seed, url));
+    let (mut driver, result) = runtime.block_on(play(seed, url, Arc::new(InMemory::new())));
     if show || result.is_err() {
         for line in &driver.trace {
             eprintln!("{line}");
@@ -213,13 +218,60 @@ fn play_alone(template: &Template, seed: u64, tally: &Mutex<Tally>, show: bool) 
     template.remove(&name);
 }
 
+/// The same seed must give the same run, or its number is worth nothing.
+#[test]
+fn a_seed_gives_the_same_run_again() {
+    let template = Template::new();
+    let traces = ["one", "other"].map(|name| {
+        let (url, runtime) = (template.copy(name), runtime());
+        let (mut driver, result) = runtime.block_on(play(7, url, Arc::new(InMemory::new())));
+        assert_eq!(result, Ok(()));
+        let counts = driver.fate.counts().clone();
+        runtime.block_on(driver.close());
+        (driver.trace, counts)
+    });
+    assert!(!traces[0].0.is_empty() && traces[0] == traces[1], "two runs of one seed differ");
+}
+
+/// Some seeds on the pair of a cluster: each makes its tables, which takes a second.
+#[test]
+fn seeds_keep_every_promise_on_mariadb_and_s3() {
+    logtier::cold::install_crypto_provider();
+    let until = number("LOGTIER_TORTURE_MINUTES").map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
+    let (began, mut tally) = (Instant::now(), Tally::default());
+    for seed in 1_000_000.. {
+        if until.map_or(tally.seeds >= SEEDS_ON_MARIADB, |until| Instant::now() >= until) {
+            break;
+        }
+        let Some(database) = TestDatabase::create() else { return };
+        block_on_elsewhere(daemon::migrate(database.url()));
+        let (place, _server) = s3::place_for_a_test();
+        let runtime = runtime();
+        let (mut driver, result) = runtime.block_on(play(seed, database.url().to_owned(), Arc::new(place.store())));
+        tally.seeds += 1;
+        tally.add(&driver);
+        let trace = Vec::from(std::mem::take(&mut driver.trace)).join("\n");
+        runtime.block_on(driver.close());
+        if let Err(violation) = result {
+            eprintln!("{trace}\nVIOLATION on MariaDB and S3 with seed {seed}: {violation}");
+            tally.violations.push((seed, violation));
+            break;
+        }
+    }
+    tally.show("simulation on MariaDB and S3", began.elapsed());
+    assert!(tally.violations.is_empty(), "promises were broken: {:?}", tally.violations);
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
 /// So many violations end a run: more would say the same.
 const ENOUGH: usize = 5;
 
 #[test]
 fn every_seed_keeps_every_promise() {
     let (template, tally) = (Template::new(), Mutex::new(Tally::default()));
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let began = Instant::now();
     if let Some(seed) = number("LOGTIER_SEED") {
         play_alone(&template, seed, &tally, true);
@@ -245,7 +297,7 @@ fn every_seed_keeps_every_promise() {
         });
     }
     let tally = tally.into_inner().expect("no panic");
-    tally.show(began.elapsed());
+    tally.show("simulation", began.elapsed());
     let seeds: Vec<String> =
         tally.violations.iter().map(|(seed, what)| format!("LOGTIER_SEED={seed}: {what}")).collect();
     assert!(seeds.is_empty(), "promises were broken:\n{}", seeds.join("\n"));

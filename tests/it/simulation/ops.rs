@@ -1,8 +1,10 @@
 //! What happens next: one seed's sequence of operations.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use logtier::model::Outcome;
+use logtier::archive::RewriteSettings;
+use logtier::model::{Age, Outcome};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -70,10 +72,17 @@ impl Plan {
 
     /// How often store and database fail: in a third of the seeds never.
     pub fn set_faults(&mut self, driver: &Driver) {
-        let store = *[0, 20, 120].choose(&mut self.rng).expect("some");
+        let store = *[0, 50, 250].choose(&mut self.rng).expect("some");
         let database = *[0, 10, 50].choose(&mut self.rng).expect("some");
         driver.fate.store_faults.store(store, Ordering::SeqCst);
         driver.fate.database_faults.store(database, Ordering::SeqCst);
+    }
+
+    /// Objects are rewritten early, late, or not before they are empty.
+    pub fn rewrite(&mut self) -> RewriteSettings {
+        let dead_share = *[0.01, 0.5, 1.0].choose(&mut self.rng).expect("some");
+        let hours = *[2, 20, 10_000].choose(&mut self.rng).expect("some");
+        RewriteSettings { dead_share, erase_within: Age::For(Duration::from_secs(hours * 3600)) }
     }
 
     pub fn object_bytes(&mut self) -> u64 {
@@ -112,8 +121,8 @@ impl Plan {
                     *[None, Some(Outcome::Succeeded), Some(Outcome::Failed)].choose(&mut self.rng).expect("some");
                 Op::Finish(self.name(), outcome, self.rng.random_ratio(1, 3))
             }
-            35..=36 => Op::Delete(self.name()),
-            37..=38 => Op::Hold(self.name(), self.rng.random_ratio(2, 3)),
+            35..=37 => Op::Delete(self.name()),
+            38 => Op::Hold(self.name(), self.rng.random_ratio(2, 3)),
             39..=54 => Op::Read(self.name(), self.want()),
             55..=68 => Op::Run,
             69..=78 if held => Op::GoOn,
