@@ -23,6 +23,8 @@ pub struct FinishRequest {
     pub outcome: Option<Outcome>,
     /// How many lines the client believes it wrote.
     pub lines: Option<u64>,
+    /// When it was over, where that was not just now; a moment ahead counts as now.
+    pub finished_at: Option<Millis>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,7 @@ impl Catalog {
     /// Marks the attempt as over. The same request again changes nothing.
     pub async fn finish(&self, request: &FinishRequest, now: Millis) -> Result<Attempt, DeclareError> {
         let (outcome, lines) = (request.outcome, request.lines);
+        let finished_at = request.finished_at.map_or(now, |at| at.min(now));
         self.with_row(&request.declaration, now, move |tx, home, mut attempt| {
             Box::pin(async move {
                 writable(&attempt, now)?;
@@ -83,7 +86,7 @@ impl Catalog {
                         _ => return Ok(attempt),
                     }
                 } else {
-                    attempt.finished_at = Some(now);
+                    attempt.finished_at = Some(finished_at);
                 }
                 attempt.state = attempt.state.on(Event::Finish).unwrap_or(attempt.state);
                 attempt.outcome = outcome;

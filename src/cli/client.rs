@@ -344,6 +344,20 @@ impl Client {
         }
     }
 
+    /// A whole body that is no JSON.
+    pub(super) async fn bytes_patiently(&self, call: &Call, patience: &mut Patience) -> Result<Bytes, ClientError> {
+        loop {
+            let answer = self.send_patiently(call, patience).await?;
+            match self.bytes(answer).await {
+                Err(error) => match patience.failed(&error, self.clock.instant()) {
+                    Some(wait) => self.clock.sleep(wait).await,
+                    None => return Err(error),
+                },
+                bytes => return bytes,
+            }
+        }
+    }
+
     pub(super) async fn bytes(&self, answer: Response) -> Result<Bytes, ClientError> {
         answer.bytes().await.map_err(|error| self.failure(&error))
     }

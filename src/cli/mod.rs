@@ -12,6 +12,7 @@ mod daemon;
 mod demo;
 mod exec;
 mod follow;
+mod import;
 mod lists;
 mod logs;
 mod man;
@@ -40,6 +41,9 @@ use self::output::{Out, OutputClosed};
 use crate::clock::Clock;
 use crate::telemetry::chain;
 
+/// Where a daemon listens unless configured otherwise.
+const DEFAULT_URL: &str = "http://127.0.0.1:7710";
+
 /// Keeps the logs of job instances: recent ones in SQL tables, aged ones compressed in object
 /// storage, and one reader over both.
 #[derive(Debug, Parser)]
@@ -58,7 +62,7 @@ const GLOBAL: &str = "Options of all commands";
 #[derive(Debug, clap::Args)]
 struct Global {
     /// The daemon to talk to
-    #[arg(long, global = true, help_heading = GLOBAL, env = "LOGTIER_URL", value_name = "URL", default_value = "http://127.0.0.1:7710")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "LOGTIER_URL", value_name = "URL", default_value = DEFAULT_URL)]
     url: String,
     /// The app (namespace) that is meant; `default` if not given
     #[arg(long, global = true, help_heading = GLOBAL, env = "LOGTIER_APP", value_name = "APP")]
@@ -93,6 +97,9 @@ enum Command {
     Finish(push::FinishArgs),
     /// Run a command, ship its output, finish by its exit code and pass that on
     Exec(exec::ExecArgs),
+    /// Bring in the logs that another system stored
+    #[command(subcommand)]
+    Import(import::ImportCommand),
     /// Print the log of an instance
     Logs(logs::LogsArgs),
     /// Show what is known of an instance
@@ -173,7 +180,10 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
-    let Cli { global, command } = cli;
+    let Cli { mut global, mut command } = cli;
+    if let Command::Import(import) = &mut command {
+        import.adopt(&mut global.url);
+    }
     match command {
         Command::Serve => daemon::serve(global.config.as_deref()),
         Command::Migrate => daemon::migrate(global.config.as_deref()),
@@ -216,6 +226,7 @@ async fn run_client(session: &mut Session, command: Command) -> anyhow::Result<E
         Command::Push(args) => push::push(session, args).await,
         Command::Finish(args) => push::finish(session, args).await,
         Command::Exec(args) => exec::exec(session, args).await,
+        Command::Import(command) => import::import(session, command).await,
         Command::Logs(args) => logs::logs(session, args).await,
         Command::Show(args) => lists::show(session, args).await,
         Command::Ls(args) => lists::ls(session, args).await,

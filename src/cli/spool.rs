@@ -70,13 +70,17 @@ pub(super) struct Spool {
     _lock: File,
 }
 
-/// `$XDG_STATE_HOME/logtier/spool`, or under `~/.local/state`.
-pub(super) fn default_root() -> anyhow::Result<PathBuf> {
+/// `$XDG_STATE_HOME/logtier`, or under `~/.local/state`.
+pub(super) fn state_root() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    set("XDG_STATE_HOME")
-        .or_else(|| Some(set("HOME")?.join(".local/state")))
-        .map(|state| state.join("logtier/spool"))
-        .context("neither XDG_STATE_HOME nor HOME is set; give --spool DIR")
+    let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")))?;
+    Some(state.join("logtier"))
+}
+
+/// `spool` under [`state_root`].
+pub(super) fn default_root() -> anyhow::Result<PathBuf> {
+    let root = state_root().context("neither XDG_STATE_HOME nor HOME is set; give --spool DIR")?;
+    Ok(root.join("spool"))
 }
 
 /// How many bytes the folders under `root` hold.

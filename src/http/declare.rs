@@ -41,6 +41,9 @@ pub struct FinishBody {
     outcome: Option<String>,
     /// How many there must be; another number is 409.
     lines: Option<u64>,
+    /// When it was over, if that was earlier: RFC 3339 or unix milliseconds. Retention counts from here.
+    #[schema(value_type = Option<String>)]
+    finished_at: Option<serde_json::Value>,
     #[schema(value_type = Option<String>)]
     job: Option<Job>,
     #[serde(default)]
@@ -68,7 +71,7 @@ pub async fn declare(
     call.params.finish()?;
     let body: DeclareBody = body::read_json(&shared, &headers, body).await?;
     let attempt = one_attempt(in_query, body.attempt)?;
-    let started_at = body.started_at.map(|time| moment(&time)).transpose()?;
+    let started_at = body.started_at.map(|time| moment("started_at", &time)).transpose()?;
     let key = AttemptKey { app: app.clone(), instance, attempt };
     let facts = Facts { key, job: body.job, labels: body.labels, started_at };
     let declared = shared.api.ingest.declare(facts).await?;
@@ -91,9 +94,10 @@ pub async fn finish(
         Some(word) => Some(word.parse().map_err(|error| Problem::bad_request(format!("{error}")))?),
         None => None,
     };
+    let finished_at = body.finished_at.map(|time| moment("finished_at", &time)).transpose()?;
     let key = AttemptKey { app: app.clone(), instance, attempt };
     let facts = Facts { key, job: body.job, labels: body.labels, started_at: None };
-    let declared = shared.api.ingest.finish(facts, outcome, body.lines).await?;
+    let declared = shared.api.ingest.finish_at(facts, outcome, body.lines, finished_at).await?;
     Ok(answer(&shared, &app, &declared))
 }
 
@@ -108,10 +112,10 @@ fn one_attempt(in_query: Option<AttemptNo>, in_body: Option<AttemptNo>) -> Resul
 }
 
 /// RFC 3339 or unix milliseconds.
-fn moment(time: &serde_json::Value) -> Result<Millis, Problem> {
+fn moment(name: &str, time: &serde_json::Value) -> Result<Millis, Problem> {
     let text = time.as_str().map_or_else(|| time.to_string(), str::to_owned);
     let time = Timestamp::parse(&text)
-        .map_err(|_| Problem::bad_request(format!("started_at {text} is neither RFC 3339 nor unix milliseconds")))?;
+        .map_err(|_| Problem::bad_request(format!("{name} {text} is neither RFC 3339 nor unix milliseconds")))?;
     Ok(Millis::new(time.nanos().div_euclid(1_000_000)))
 }
 

@@ -70,8 +70,19 @@ impl Ingest {
         outcome: Option<Outcome>,
         lines: Option<u64>,
     ) -> Result<Declared, EndError> {
+        self.finish_at(facts, outcome, lines, None).await
+    }
+
+    /// The same for an attempt that was over earlier.
+    pub async fn finish_at(
+        &self,
+        facts: Facts,
+        outcome: Option<Outcome>,
+        lines: Option<u64>,
+        finished_at: Option<Millis>,
+    ) -> Result<Declared, EndError> {
         let now = self.shared.clock.now();
-        let request = FinishRequest { declaration: self.declaration(facts, now), outcome, lines };
+        let request = FinishRequest { declaration: self.declaration(facts, now), outcome, lines, finished_at };
         let attempt = self.shared.catalog.finish(&request, now).await?;
         self.declared(attempt, request.declaration).await
     }

@@ -96,8 +96,21 @@ impl<'a> Attrs<'a> {
         serde_json::from_str::<serde_json::Map<_, _>>(&self.0).is_ok_and(|map| map.contains_key(name))
     }
 
+    /// The name of a level that is none of ours, which is kept among the attrs.
+    pub fn level_name(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Named {
+            level: String,
+        }
+        serde_json::from_str::<Named>(&self.0).ok().map(|named| named.level)
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    pub fn into_owned(self) -> Attrs<'static> {
+        Attrs(Cow::Owned(self.0.into_owned()))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::model::Timestamp;
+use crate::model::{Attrs, Record, Timestamp};
 
 /// 48 bytes of memory a line, 200 MB in all; longer logs are not compared line by line.
 pub const MAX_KNOWN_LINES: usize = 4 << 20;
@@ -14,21 +14,10 @@ pub const MAX_KNOWN_LINES: usize = 4 << 20;
 pub struct Fingerprint(u128);
 
 impl Fingerprint {
-    pub fn of(ts: Timestamp, level: &str, source: &str, message: &[u8]) -> Self {
-        let mut hasher = FingerprintHasher::new(ts, level, source);
-        hasher.update(message);
-        hasher.finish()
-    }
-}
-
-/// Takes a line's fingerprint piece by piece, for one that is too long for one record.
-///
-/// The pieces of a line have the time, level and source of the first.
-pub struct FingerprintHasher(Xxh3);
-
-impl FingerprintHasher {
     /// `level` is the word for it, empty where the line has none.
-    pub fn new(ts: Timestamp, level: &str, source: &str) -> Self {
+    ///
+    /// Of a line that is too long for one record each piece has its own ([`Pieces`](super::pieces::Pieces)).
+    pub fn of(ts: Timestamp, level: &str, source: &str, message: &[u8]) -> Self {
         let mut hash = Xxh3::new();
         // Whoever wrote the line had milliseconds; what came another way may have more digits.
         hash.update(&ts.nanos().div_euclid(1_000_000).to_le_bytes());
@@ -36,15 +25,17 @@ impl FingerprintHasher {
             hash.update(&(text.len() as u64).to_le_bytes());
             hash.update(text.as_bytes());
         }
-        Self(hash)
+        hash.update(message);
+        Self(hash.digest128())
     }
 
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    pub fn finish(&self) -> Fingerprint {
-        Fingerprint(self.0.digest128())
+    /// Of a record that is stored, whose message is `message`.
+    pub fn of_record(record: &Record<'_>, message: &[u8]) -> Self {
+        let word = match record.level {
+            Some(level) => level.as_str().to_owned(),
+            None => record.attrs.as_ref().and_then(Attrs::level_name).unwrap_or_default(),
+        };
+        Self::of(record.ts, &word, &record.source, message)
     }
 }
 
@@ -126,13 +117,5 @@ mod tests {
         ] {
             assert_ne!(other, print("a"));
         }
-    }
-
-    #[test]
-    fn pieces_make_the_fingerprint_of_the_whole() {
-        let mut hasher = FingerprintHasher::new(Timestamp::from_nanos(5_000_000), "INFO", "w");
-        hasher.update(b"long ");
-        hasher.update(b"line");
-        assert_eq!(hasher.finish(), print("long line"));
     }
 }

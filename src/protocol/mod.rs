@@ -13,6 +13,7 @@
 //! - What cannot be asked is never shown as empty (I8): each protocol says how it puts that.
 
 pub mod known;
+pub mod pieces;
 pub mod powerjob;
 
 use std::net::SocketAddr;

@@ -345,7 +345,7 @@ async fn declare_and_finish(app: &App, now: Millis) {
 
 fn outcome(instance: &str, now: Millis) -> FinishRequest {
     let outcome = logtier::model::Outcome::from_code(1);
-    FinishRequest { declaration: declaration(instance, now), outcome, lines: None }
+    FinishRequest { declaration: declaration(instance, now), outcome, lines: None, finished_at: None }
 }
 
 /// Lists, by every filter; of a catalog that remembers no names.

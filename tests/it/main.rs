@@ -13,6 +13,7 @@ mod crash;
 mod end_to_end;
 mod explain;
 mod harness;
+mod import;
 mod ingest_safety;
 mod life;
 mod move_safety;

@@ -185,8 +185,15 @@ async fn declare_then_finish() {
     }
     let other = finish(r#"{"outcome":"succeeded"}"#).await;
     assert_eq!((other.problem(), &other.json()["outcome"]), ((409, "other-outcome".to_owned()), &json!("failed")));
-    for bad in [r#"{"outcome":"odd"}"#, r#"{"out":"failed"}"#, "[", r#"{"attempt":0}"#] {
+    for bad in [r#"{"outcome":"odd"}"#, r#"{"out":"failed"}"#, "[", r#"{"attempt":0}"#, r#"{"finished_at":"then"}"#] {
         assert_eq!(finish(bad).await.problem(), (400, "bad-request".to_owned()), "{bad}");
+    }
+    // One that was over long ago; a clock ahead of ours does not make it over tomorrow.
+    for (instance, at, is_past) in [("old", "2026-01-02T00:00:00Z", true), ("ahead", "2126-01-02T00:00:00Z", false)] {
+        let path = format!("/api/v1/apps/default/instances/{instance}/finish");
+        let finished = daemon.post(&path, format!(r#"{{"finished_at":"{at}"}}"#)).await.json();
+        assert_eq!(finished["finished_at"] == "2026-01-02T00:00:00.000Z", is_past, "{finished}");
+        assert!(finished["finished_at"].as_str() < Some("2126"), "{finished}");
     }
     // A silent instance, by the form for names with slashes.
     let silent = daemon.post("/api/v1/instances/finish?app=a/b&instance=c%2Fd", "{}").await.json();

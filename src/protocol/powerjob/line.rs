@@ -11,7 +11,7 @@ use chrono::{NaiveDate, NaiveDateTime, TimeZone as _};
 use chrono_tz::Tz;
 
 use crate::model::{Attrs, Level, Record, Timestamp};
-use crate::protocol::known::{Fingerprint, FingerprintHasher};
+use crate::protocol::known::Fingerprint;
 
 /// `yyyy-MM-dd HH:mm:ss.SSS`
 const TIME_BYTES: usize = 23;
@@ -99,16 +99,9 @@ impl<'a> Line<'a> {
         Record { ts: self.ts, level, source: self.source.into(), message, attrs, raw, partial: self.partial }
     }
 
-    /// Begins the line's fingerprint, without its text.
-    pub fn fingerprint_hasher(&self) -> FingerprintHasher {
-        FingerprintHasher::new(self.ts, self.level.map_or("", LineLevel::as_str), self.source)
-    }
-
-    /// Of a line that is whole.
+    /// What tells it from other lines of its instance.
     pub fn fingerprint(&self) -> Fingerprint {
-        let mut hasher = self.fingerprint_hasher();
-        hasher.update(self.message);
-        hasher.finish()
+        Fingerprint::of(self.ts, self.level.map_or("", LineLevel::as_str), self.source, self.message)
     }
 }
 
@@ -218,6 +211,7 @@ mod tests {
         let record = line.record();
         assert_eq!((record.level, record.attrs.as_ref().map(Attrs::as_str)), (None, Some(r#"{"level":"OFF"}"#)));
         assert_eq!(record.message_bytes().as_ref(), b"\xff");
+        assert_eq!(Fingerprint::of_record(&record, &record.message_bytes()), line.fingerprint());
         let line = Line { level: Some(LineLevel::Warn), message: b"m", ..line };
         let record = line.record();
         assert_eq!((record.level, record.attrs, record.raw), (Some(Level::Warn), None, None));

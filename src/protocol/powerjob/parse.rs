@@ -4,9 +4,7 @@ use chrono_tz::Tz;
 
 use super::line::{Header, Line, LineLevel, MAX_HEADER_BYTES};
 use crate::model::Timestamp;
-
-/// A longer line goes in pieces of at most this: below `max_record_size`, and all that is held of it.
-const PIECE_BYTES: usize = 256 << 10;
+use crate::protocol::pieces::Pieces;
 
 /// Takes a file as it comes, in parts of any size.
 ///
@@ -22,7 +20,7 @@ pub struct Parser {
     ts: Timestamp,
     level: Option<LineLevel>,
     source: String,
-    message: Vec<u8>,
+    message: Pieces,
     /// A line is being gathered.
     open: bool,
     /// The file's last byte so far was a line break that belongs to the open line, or to its end.
@@ -39,7 +37,7 @@ impl Parser {
             ts: start,
             level: None,
             source: String::new(),
-            message: Vec::new(),
+            message: Pieces::default(),
             open: false,
             ended: false,
         }
@@ -118,54 +116,27 @@ impl Parser {
         self.text(line, take)
     }
 
-    fn text<E>(&mut self, mut text: &[u8], take: &mut impl FnMut(Line<'_>) -> Result<(), E>) -> Result<(), E> {
+    fn text<E>(&mut self, text: &[u8], take: &mut impl FnMut(Line<'_>) -> Result<(), E>) -> Result<(), E> {
         self.ended = self.ended && text.is_empty();
-        while self.message.len() + text.len() > PIECE_BYTES {
-            let (now, rest) = text.split_at(PIECE_BYTES.saturating_sub(self.message.len()));
-            self.message.extend_from_slice(now);
-            text = rest;
-            let cut = char_boundary(&self.message);
-            let kept = self.message.split_off(cut);
-            take(self.line(true))?;
-            self.message = kept;
-        }
-        self.message.extend_from_slice(text);
-        Ok(())
+        let (ts, level, source) = (self.ts, self.level, &self.source);
+        self.message.push(text, |message| take(Line { ts, level, source, message, partial: true }))
     }
 
     /// Gives out the open line, if there is one.
     fn give<E>(&mut self, partial: bool, take: &mut impl FnMut(Line<'_>) -> Result<(), E>) -> Result<(), E> {
         if std::mem::take(&mut self.open) {
-            take(self.line(partial))?;
+            let message = self.message.rest();
+            take(Line { ts: self.ts, level: self.level, source: &self.source, message, partial })?;
         }
         self.message.clear();
         Ok(())
     }
-
-    fn line(&self, partial: bool) -> Line<'_> {
-        Line { ts: self.ts, level: self.level, source: &self.source, message: &self.message, partial }
-    }
-}
-
-/// The longest prefix that does not end inside of a UTF-8 character, so that pieces of text are text.
-fn char_boundary(bytes: &[u8]) -> usize {
-    let tail = bytes.len().saturating_sub(3);
-    for at in (tail..bytes.len()).rev() {
-        let width = match bytes[at] {
-            0x00..=0x7F => 1,
-            0x80..=0xBF => continue,
-            0xC0..=0xDF => 2,
-            0xE0..=0xEF => 3,
-            0xF0..=0xFF => 4,
-        };
-        return if at + width > bytes.len() && at > 0 { at } else { bytes.len() };
-    }
-    bytes.len()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::pieces::PIECE_BYTES;
 
     /// Each line as `time|LEVEL|source|text`, with `…` where no line break follows.
     fn parsed(file: &[u8], step: usize) -> Vec<String> {

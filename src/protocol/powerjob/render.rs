@@ -35,7 +35,7 @@ impl Renderer {
     fn header(&self, record: &Record<'_>, out: &mut Vec<u8>) {
         let level = match record.level {
             Some(level) => level.as_str().to_owned(),
-            None => record.attrs.as_ref().and_then(level_word).unwrap_or_else(|| "UNKNOWN".to_owned()),
+            None => record.attrs.as_ref().and_then(Attrs::level_name).unwrap_or_else(|| "UNKNOWN".to_owned()),
         };
         // Writing to a Vec cannot fail.
         let _ = write!(out, "{} [{}] {level} ", self.time(record.ts), record.source);
@@ -44,15 +44,6 @@ impl Renderer {
     fn time(&self, ts: Timestamp) -> impl std::fmt::Display {
         DateTime::from_timestamp_nanos(ts.nanos()).with_timezone(&self.zone).format("%Y-%m-%d %H:%M:%S%.3f").to_string()
     }
-}
-
-/// The name of a level that is no severity, such as `OFF`.
-fn level_word(attrs: &Attrs<'_>) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        level: String,
-    }
-    serde_json::from_str::<Named>(attrs.as_str()).ok().map(|named| named.level)
 }
 
 #[cfg(test)]

@@ -60,7 +60,10 @@ pub async fn append(app: &App, instance: &str, messages: &[String]) {
 pub async fn finish(app: &App, clock: &Clock, instance: &str) {
     let now = clock.now();
     let declaration = declaration(instance, now);
-    app.catalog.finish(&FinishRequest { declaration, outcome: None, lines: None }, now).await.expect("finished");
+    app.catalog
+        .finish(&FinishRequest { declaration, outcome: None, lines: None, finished_at: None }, now)
+        .await
+        .expect("finished");
 }
 
 pub fn declaration(instance: &str, idle_at: Millis) -> Declaration {
