@@ -1,5 +1,6 @@
 -- One attempt of an instance. `state`: 0 open, 1 finished, 2 inferred, 3 expired, 4 deleted.
 -- Lines below archived_line are read from parts, lines at or above it from chunks.
+-- rule_id is the rule under which its last lines were archived; 0 before that.
 -- due_at is when the archiver must next look at the row.
 CREATE TABLE IF NOT EXISTS attempt_{shard} (
     id BIGINT NOT NULL PRIMARY KEY,
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS attempt_{shard} (
     expires_at BIGINT,
     gone_at BIGINT,
     failures INT NOT NULL,
+    rule_id INT NOT NULL DEFAULT 0,
     due_at BIGINT NOT NULL,
     UNIQUE (app_id, instance, attempt)
 )

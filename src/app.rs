@@ -332,7 +332,7 @@ impl App {
         let (catalog, stop) = (self.catalog.clone(), self.supervisor.stop().clone());
         let row = DaemonRow {
             name: self.name.clone(),
-            rules: rules_digest(&config.retention.rules),
+            rules: rules_digest(&config.retention.rules, config.retention.shrink_grace),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: clock.now(),
             seen_at: clock.now(),
@@ -381,6 +381,7 @@ impl App {
             cluster_id: cluster_id.to_owned(),
             hot_urls: config.hot.servers.iter().map(|server| server.url.to_string()).collect(),
             cold_url: config.cold.url.to_string(),
+            shrink_grace: config.retention.shrink_grace,
         };
         Status::new(self.catalog.clone(), self.store.clone(), clock, Arc::clone(&self.metrics), settings)
     }
@@ -421,6 +422,8 @@ pub fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> Arch
         lease_ttl: config.archive.lease_ttl,
         abandoned_after: config.archive.abandoned_after,
         doomed_for: config.archive.doomed_for,
+        shrink_grace: config.retention.shrink_grace,
+        pressure_bytes: config.archive.pressure_size,
         rewrite: RewriteSettings {
             dead_share: f64::from(config.archive.rewrite_at) / 100.0,
             erase_within: config.retention.erase_within,

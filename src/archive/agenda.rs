@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
+use super::rules::Ruling;
 use crate::catalog::Attempt;
-use crate::model::{Age, AttemptState, LineRange, Millis, Rule};
+use crate::model::{Age, AttemptState, LineRange, Millis};
 
 /// What applies to all attempts alike.
 #[derive(Debug, Clone)]
@@ -61,7 +62,7 @@ impl Agenda {
     }
 }
 
-pub(super) fn agenda(attempt: &Attempt, rule: &Rule, policy: &Policy, now: Millis) -> Agenda {
+pub(super) fn agenda(attempt: &Attempt, rule: &Ruling, policy: &Policy, now: Millis) -> Agenda {
     match attempt.state {
         AttemptState::Expired | AttemptState::Deleted => of_gone(attempt, policy, now),
         AttemptState::Open => of_open(attempt, rule, policy, now),
@@ -84,7 +85,7 @@ fn of_gone(attempt: &Attempt, policy: &Policy, now: Millis) -> Agenda {
     agenda
 }
 
-fn of_open(attempt: &Attempt, rule: &Rule, policy: &Policy, now: Millis) -> Agenda {
+fn of_open(attempt: &Attempt, rule: &Ruling, policy: &Policy, now: Millis) -> Agenda {
     let mut agenda = Agenda::default();
     let idle_since = attempt.written_at.max(attempt.created_at);
     match idle_since.after(policy.idle_after) {
@@ -112,15 +113,16 @@ fn of_open(attempt: &Attempt, rule: &Rule, policy: &Policy, now: Millis) -> Agen
     agenda
 }
 
-fn of_finished(attempt: &Attempt, rule: &Rule, policy: &Policy, now: Millis) -> Agenda {
+fn of_finished(attempt: &Attempt, rule: &Ruling, policy: &Policy, now: Millis) -> Agenda {
     let mut agenda = Agenda::default();
     let finished_at = attempt.finished_at.unwrap_or(attempt.written_at);
-    let expires_at = attempt.expires_at.unwrap_or_else(|| add(finished_at, rule.cold_for));
-    if expires_at <= now && !attempt.held {
+    let expires_at = ends_at(attempt, rule);
+    let is_held = attempt.held || rule.hold;
+    if expires_at <= now && !is_held {
         agenda.expire = true;
         return agenda;
     }
-    if !attempt.held {
+    if !is_held {
         agenda.later(expires_at);
     }
     // An entry without lines carries what was said of the attempt after its lines had moved.
@@ -131,8 +133,7 @@ fn of_finished(attempt: &Attempt, rule: &Rule, policy: &Policy, now: Millis) -> 
                     lines: attempt.hot_lines(),
                     since: at.max(attempt.due_at.min(now)),
                     finish_day: finished_at.day(),
-                    // The newest runs of a job may stay longer: only a look at the others tells.
-                    expires_at: (expires_at < Millis::NEVER && rule.keep_at_least == 0).then_some(expires_at),
+                    expires_at: shown_expiry(attempt, rule),
                     is_window: false,
                 });
             }
@@ -141,6 +142,22 @@ fn of_finished(attempt: &Attempt, rule: &Rule, policy: &Policy, now: Millis) -> 
     }
     purge(&mut agenda, attempt, policy, now);
     agenda
+}
+
+/// When a finished attempt's retention ends. The row may say later than the rules, until changed
+/// rules have reached it, and the rules later than the row: the later counts.
+pub(super) fn ends_at(attempt: &Attempt, rule: &Ruling) -> Millis {
+    let finished_at = attempt.finished_at.unwrap_or(attempt.written_at);
+    let ends_at = add(finished_at, rule.cold_for);
+    attempt.expires_at.map_or(ends_at, |at| at.max(ends_at))
+}
+
+/// From when on readers call it expired without asking; `None` where they have to wait until it is.
+pub(super) fn shown_expiry(attempt: &Attempt, rule: &Ruling) -> Option<Millis> {
+    let finished_at = attempt.finished_at.unwrap_or(attempt.written_at);
+    let ends_at = add(finished_at, rule.cold_for);
+    // The newest runs of a job may stay longer: only a look at the others tells.
+    (ends_at < Millis::NEVER && rule.keep_at_least == 0 && !rule.hold).then_some(ends_at)
 }
 
 fn purge(agenda: &mut Agenda, attempt: &Attempt, policy: &Policy, now: Millis) {
@@ -153,7 +170,7 @@ fn purge(agenda: &mut Agenda, attempt: &Attempt, policy: &Policy, now: Millis) {
     }
 }
 
-fn add(from: Millis, age: Age) -> Millis {
+pub(super) fn add(from: Millis, age: Age) -> Millis {
     match age {
         Age::For(span) => from.after(span),
         Age::Forever => Millis::NEVER,
@@ -176,16 +193,15 @@ mod tests {
     }
 
     /// Hot for 2 h, cold for 100 h, windows of 10 h.
-    fn rule() -> Rule {
-        Rule {
+    fn rule() -> Ruling {
+        Ruling {
             name: "default".parse().expect("a name"),
-            app: None,
-            job: None,
-            outcome: None,
             hot_for: Age::For(hours(2)),
             cold_for: Age::For(hours(100)),
             max_open_for: Age::For(hours(10)),
             keep_at_least: 0,
+            hold: false,
+            removed: None,
         }
     }
 
@@ -219,6 +235,7 @@ mod tests {
             expires_at: None,
             gone_at: state.is_gone().then_some(Millis::ZERO),
             failures: 0,
+            rule_id: 0,
             due_at: Millis::ZERO,
         }
     }
@@ -273,6 +290,18 @@ mod tests {
     }
 
     #[test]
+    fn of_row_and_rules_the_later_end_counts() {
+        let longer = Ruling { cold_for: Age::For(hours(300)), ..rule() };
+        let shorter = Ruling { cold_for: Age::For(hours(50)), ..rule() };
+        let purged = Attempt { purged_line: 10, ..archived() };
+        let expires = |rule: &Ruling, hour: i64| agenda(&purged, rule, &policy(), Millis::new(hour * HOUR)).expire;
+        assert!(!expires(&longer, 299) && expires(&longer, 300));
+        assert!(!expires(&shorter, 99) && expires(&shorter, 100));
+        assert_eq!(shown_expiry(&purged, &shorter), Some(Millis::new(50 * HOUR)));
+        assert_eq!(shown_expiry(&purged, &Ruling { keep_at_least: 1, ..shorter }), None);
+    }
+
+    #[test]
     fn late_lines_and_late_words_move_too() {
         let late_line = Attempt { purged_line: 10, next_line: 12, ..archived() };
         assert_eq!(at(&late_line, 5).archive.expect("due").lines, LineRange::new(10, 12));
@@ -284,6 +313,7 @@ mod tests {
     fn expiry_waits_for_a_hold_and_forgetting_for_the_purge() {
         assert!(at(&archived(), 100).expire);
         assert!(!at(&Attempt { held: true, ..archived() }, 100).expire);
+        assert!(!agenda(&archived(), &Ruling { hold: true, ..rule() }, &policy(), Millis::new(100 * HOUR)).expire);
         let expired = attempt(AttemptState::Expired);
         assert_eq!(at(&expired, 5).purge_below, Some(10));
         assert_eq!(at(&expired, 5).next_look(), Millis::new(1000 * HOUR), "it is not lost after the purge");

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use super::agenda::{Due, agenda};
 use super::candidates::{Candidate, Group};
 use super::plan::Planned;
+use super::rules::RulesInForce;
 use super::{ArchiveError, Failure, Shared};
 use crate::catalog::Attempt;
 use crate::cold::segment::{AttemptMeta, Extent, SegmentHeader, SegmentWriter, TsRange, Written};
@@ -32,6 +33,8 @@ pub(super) struct BuiltEntry {
     /// Bytes of their records in the hot tier.
     pub(super) raw_bytes: u64,
     pub(super) rule: String,
+    /// It moves before its time, because the hot tier is under pressure.
+    pub(super) early: bool,
     /// Its next chunk cannot be read; what comes before it moves.
     pub(super) is_damaged: bool,
 }
@@ -46,6 +49,7 @@ const CHUNKS_AT_A_TIME: u32 = 16;
 /// `None` where none of them is due any more. On an error nothing of the object stays.
 pub(super) async fn build(
     shared: &Shared,
+    rules: &RulesInForce,
     planned: Planned,
     group: &Group,
     queue: &mut VecDeque<Candidate>,
@@ -60,7 +64,7 @@ pub(super) async fn build(
     };
     let upload = shared.store.upload(&planned.key);
     let mut writer = SegmentWriter::new(upload, header, shared.settings.segment)?;
-    let mut builder = Builder { shared, group, entries: Vec::new(), failures: Vec::new() };
+    let mut builder = Builder { shared, rules, group, entries: Vec::new(), failures: Vec::new() };
     match builder.fill(&mut writer, queue).await {
         Ok(()) if builder.entries.is_empty() => {
             writer.abort().await?;
@@ -83,6 +87,7 @@ pub(super) async fn build(
 
 struct Builder<'a> {
     shared: &'a Shared,
+    rules: &'a RulesInForce,
     group: &'a Group,
     entries: Vec<BuiltEntry>,
     failures: Vec<Failure>,
@@ -102,7 +107,7 @@ impl Builder<'_> {
                 rows = self.read_rows(&candidate.home, queue).await?;
             }
             let is_whole = match rows.remove(&candidate.id) {
-                Some(attempt) => self.write(writer, &candidate.home, attempt).await?,
+                Some(attempt) => self.write(writer, &candidate, attempt).await?,
                 None => true,
             };
             // The rest of an attempt that filled the object goes into the next one, when it is
@@ -128,10 +133,17 @@ impl Builder<'_> {
     }
 
     /// Writes what is due of an attempt; false where the object became full before its end.
-    async fn write(&mut self, writer: &mut SegmentWriter, home: &Home, attempt: Attempt) -> Result<bool, ArchiveError> {
+    async fn write(
+        &mut self,
+        writer: &mut SegmentWriter,
+        candidate: &Candidate,
+        attempt: Attempt,
+    ) -> Result<bool, ArchiveError> {
+        let home = &candidate.home;
         let job: Option<Job> = self.shared.catalog.optional_name(&home.db, attempt.job_id).await?;
-        let rule = self.shared.settings.rules.rule_for(&self.group.app, job.as_ref(), attempt.outcome);
-        let due = agenda(&attempt, rule, &self.shared.policy(), self.shared.clock.now()).archive;
+        let rule = self.rules.ruling_of(self.shared, &home.db, &self.group.app, job.as_ref(), &attempt).await?;
+        let rule = if candidate.early { rule.early() } else { rule };
+        let due = agenda(&attempt, &rule, &self.shared.policy(), self.shared.clock.now()).archive;
         // Deleted, written to, or of another rule or day since it was found: another run's work.
         let same_group = |due: &Due| rule.name == self.group.rule && due.finish_day == self.group.finish_day;
         let Some(due) = due.filter(same_group) else { return Ok(true) };
@@ -143,6 +155,7 @@ impl Builder<'_> {
             lines: LineRange::new(due.lines.start(), due.lines.start()),
             raw_bytes: 0,
             rule: rule.name.to_string(),
+            early: candidate.early,
             is_damaged: false,
         };
         let copied = self.copy(writer, &mut entry).await;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::agenda::{Agenda, Policy, agenda};
+use super::rules::RulesInForce;
 use super::{ArchiveError, Shared};
 use crate::catalog::{Attempt, DueCursor};
 use crate::db::{Db, Home};
@@ -24,6 +25,8 @@ pub(super) struct Candidate {
     pub home: Home,
     pub id: AttemptId,
     pub bytes: u64,
+    /// It is not due, but the hot tier is under pressure.
+    pub early: bool,
 }
 
 /// The candidates of a group.
@@ -57,12 +60,24 @@ pub(super) struct DueWork {
     pub next_at: Option<Millis>,
     /// There was more than one run takes: what was found is built without waiting for company.
     pub is_cut: bool,
+    /// The hot tier is under pressure: why, and nothing waits for company.
+    pub pressure: Option<String>,
+}
+
+impl DueWork {
+    pub fn add(&mut self, group: Group, candidate: Candidate, since: Millis) {
+        let none = Candidates { attempts: Vec::new(), bytes: 0, oldest: since };
+        let candidates = self.groups.entry(group).or_insert(none);
+        candidates.bytes += candidate.bytes;
+        candidates.oldest = candidates.oldest.min(since);
+        candidates.attempts.push(candidate);
+    }
 }
 
 /// Attempts that one run looks at on a server: 40 MB of candidates. The next run goes on.
-const MAX_PER_RUN: usize = 262_144;
+pub(super) const MAX_PER_RUN: usize = 262_144;
 
-const PAGE: u32 = 500;
+pub(super) const PAGE: u32 = 500;
 
 impl Shared {
     pub(super) fn policy(&self) -> Policy {
@@ -74,7 +89,12 @@ impl Shared {
     }
 
     /// Looks at every attempt of the server that is due at `now`.
-    pub(super) async fn due_work(&self, db: &Arc<Db>, now: Millis) -> Result<DueWork, ArchiveError> {
+    pub(super) async fn due_work(
+        &self,
+        db: &Arc<Db>,
+        rules: &RulesInForce,
+        now: Millis,
+    ) -> Result<DueWork, ArchiveError> {
         let mut work = DueWork::default();
         let mut seen = 0;
         for &shard in db.shards() {
@@ -90,7 +110,7 @@ impl Shared {
                 seen += page.len();
                 let full = page.len() == PAGE as usize;
                 for attempt in page {
-                    self.sort_in(&mut work, &home, attempt, now).await?;
+                    self.sort_in(&mut work, rules, &home, attempt, now).await?;
                 }
                 if !full {
                     break;
@@ -103,22 +123,23 @@ impl Shared {
     async fn sort_in(
         &self,
         work: &mut DueWork,
+        rules: &RulesInForce,
         home: &Home,
         mut attempt: Attempt,
         now: Millis,
     ) -> Result<(), ArchiveError> {
         let app: App = self.catalog.name_of(&home.db, attempt.app_id).await?.parse().map_err(bad_name)?;
         let job: Option<Job> = self.catalog.optional_name(&home.db, attempt.job_id).await?;
-        let rule_of = |attempt: &Attempt| self.settings.rules.rule_for(&app, job.as_ref(), attempt.outcome);
-        let mut todo = agenda(&attempt, rule_of(&attempt), &self.policy(), now);
+        // Nothing of the row that changes below counts for its rule.
+        let rule = rules.ruling_of(self, &home.db, &app, job.as_ref(), &attempt).await?;
+        let mut todo = agenda(&attempt, &rule, &self.policy(), now);
         if let Some(since) = todo.infer_finish {
             work.inferred.push((home.clone(), attempt.clone(), since));
             attempt.state = crate::model::AttemptState::Inferred;
             attempt.finished_at = Some(since);
             attempt.meta_version += 1;
-            todo = agenda(&attempt, rule_of(&attempt), &self.policy(), now);
+            todo = agenda(&attempt, &rule, &self.policy(), now);
         }
-        let rule = rule_of(&attempt).name.clone();
         let Agenda { archive, purge_below, expire, forget, next_at, .. } = todo;
         work.next_at = [work.next_at, next_at].into_iter().flatten().min();
         if expire {
@@ -130,13 +151,9 @@ impl Shared {
             return Ok(());
         }
         if let Some(due) = archive {
-            let group = Group { app, app_id: attempt.app_id, rule, finish_day: due.finish_day };
+            let group = Group { app, app_id: attempt.app_id, rule: rule.name, finish_day: due.finish_day };
             let bytes = attempt.raw_bytes - attempt.archived_bytes;
-            let candidates =
-                work.groups.entry(group).or_insert(Candidates { attempts: Vec::new(), bytes: 0, oldest: due.since });
-            candidates.bytes += bytes;
-            candidates.oldest = candidates.oldest.min(due.since);
-            candidates.attempts.push(Candidate { home: home.clone(), id: attempt.id, bytes });
+            work.add(group, Candidate { home: home.clone(), id: attempt.id, bytes, early: false }, due.since);
         }
         if let Some(below) = purge_below {
             // What waits for company stays due.
@@ -149,6 +166,6 @@ impl Shared {
     }
 }
 
-fn bad_name(error: impl std::fmt::Display) -> crate::db::Error {
+pub(super) fn bad_name(error: impl std::fmt::Display) -> crate::db::Error {
     crate::db::Error::Row(error.to_string())
 }

@@ -4,11 +4,14 @@
 //! catalog that is rebuilt from the bucket brings back nothing that was deleted and forgets no hold.
 //! A mark whose change then failed does no harm: the same request again makes both true.
 
+use serde::Serialize;
+
+use super::rules::RulesInForce;
 use super::{ArchiveError, Archiver};
-use crate::catalog::Attempt;
+use crate::catalog::{Attempt, Snapshot};
 use crate::cold::Key;
 use crate::db::Home;
-use crate::model::{App, AttemptNo, Instance, Mark, MarkKind};
+use crate::model::{App, AttemptNo, Instance, Job, Mark, MarkKind};
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,20 @@ pub enum Marked {
     /// A held attempt is not deleted.
     Held,
 }
+
+/// What deleting would take of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WouldDelete {
+    pub attempt: u32,
+    pub lines: u64,
+    /// Those of them that stand in the hot tier alone.
+    pub hot_lines: u64,
+    /// Objects that hold the others, counted up to 1,000; they are rewritten without them.
+    pub objects: u64,
+}
+
+/// A never-ending attempt has one each window.
+const MAX_OBJECTS_COUNTED: u32 = 1_000;
 
 /// Attempts of one instance that one request changes.
 const MAX_ATTEMPTS: u32 = 1_000;
@@ -33,6 +50,33 @@ impl Archiver {
         attempt: Option<AttemptNo>,
     ) -> Result<Marked, ArchiveError> {
         self.mark(app, instance, attempt, MarkKind::Delete).await
+    }
+
+    /// What [`Archiver::delete`] would take. Changes nothing.
+    pub async fn rehearse_delete(
+        &self,
+        app: &App,
+        instance: &Instance,
+        attempt: Option<AttemptNo>,
+    ) -> Result<(Marked, Vec<WouldDelete>), ArchiveError> {
+        let found = self.find(app, instance, attempt).await?;
+        let found: Vec<_> = found.into_iter().filter(|found| !found.attempt.state.is_gone()).collect();
+        let marked = match self.is_held(app, &found).await? {
+            _ if found.is_empty() => Marked::Unknown,
+            true => Marked::Held,
+            false => Marked::Done,
+        };
+        let mut lost = Vec::new();
+        for Snapshot { home, attempt, .. } in &found {
+            let segments = self.shared.catalog.segments_of(home, attempt.id, MAX_OBJECTS_COUNTED).await?;
+            lost.push(WouldDelete {
+                attempt: attempt.attempt.get(),
+                lines: attempt.lines().len(),
+                hot_lines: attempt.hot_lines().len(),
+                objects: segments.len() as u64,
+            });
+        }
+        Ok((marked, lost))
     }
 
     /// Puts a legal hold on an attempt or all attempts of an instance, or takes it off.
@@ -53,6 +97,28 @@ impl Archiver {
         attempt: Option<AttemptNo>,
         mark: MarkKind,
     ) -> Result<Marked, ArchiveError> {
+        let found = self.find(app, instance, attempt).await?;
+        if found.is_empty() {
+            return Ok(Marked::Unknown);
+        }
+        // All or nothing, as far as one can tell beforehand.
+        if mark == MarkKind::Delete && self.is_held(app, &found).await? {
+            return Ok(Marked::Held);
+        }
+        for found in found {
+            if self.mark_one(app, &found.home, &found.attempt, mark).await? == Marked::Held {
+                return Ok(Marked::Held);
+            }
+        }
+        Ok(Marked::Done)
+    }
+
+    async fn find(
+        &self,
+        app: &App,
+        instance: &Instance,
+        attempt: Option<AttemptNo>,
+    ) -> Result<Vec<Snapshot>, ArchiveError> {
         let catalog = &self.shared.catalog;
         let numbers = match attempt {
             Some(attempt) => vec![attempt],
@@ -63,19 +129,23 @@ impl Archiver {
             let nothing = crate::model::LineRange::new(0, 0);
             found.extend(catalog.snapshot(app, instance, Some(number), nothing).await?);
         }
-        if found.is_empty() {
-            return Ok(Marked::Unknown);
-        }
-        // All or nothing, as far as one can tell beforehand.
-        if mark == MarkKind::Delete && found.iter().any(|found| found.attempt.held) {
-            return Ok(Marked::Held);
-        }
-        for found in found {
-            if self.mark_one(app, &found.home, &found.attempt, mark).await? == Marked::Held {
-                return Ok(Marked::Held);
+        Ok(found)
+    }
+
+    /// Whether a hold keeps any of them: its own, or that of its rule.
+    async fn is_held(&self, app: &App, found: &[Snapshot]) -> Result<bool, ArchiveError> {
+        let shared = &self.shared;
+        let Some(first) = found.first() else { return Ok(false) };
+        // All attempts of an instance are on one server.
+        let db = &first.home.db;
+        let rules = RulesInForce::load(shared, db).await?;
+        for Snapshot { attempt, .. } in found {
+            let job: Option<Job> = shared.catalog.optional_name(db, attempt.job_id).await?;
+            if attempt.held || rules.ruling_of(shared, db, app, job.as_ref(), attempt).await?.hold {
+                return Ok(true);
             }
         }
-        Ok(Marked::Done)
+        Ok(false)
     }
 
     async fn mark_one(

@@ -37,14 +37,18 @@ mod agenda;
 mod build;
 mod candidates;
 mod claim;
+mod explain;
 mod fate;
 mod marks;
 mod plan;
+mod pressure;
 mod publish;
 mod purge;
+mod reage;
 mod report;
 mod retire;
 mod rewrite;
+mod rules;
 mod run;
 mod sweep;
 mod verify;
@@ -55,10 +59,11 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
+pub use explain::{Explanation, Step};
 pub use fate::RewriteSettings;
-pub use marks::Marked;
-pub use report::{Failure, Move, Rewrite, RunReport, Waiting};
-pub use retire::rules_digest;
+pub use marks::{Marked, WouldDelete};
+pub use report::{End, Failure, Move, Rewrite, RunReport, Waiting};
+pub use rules::rules_digest;
 
 use crate::catalog::{Catalog, LeaseError, RunRow};
 use crate::clock::Clock;
@@ -128,6 +133,10 @@ pub struct ArchiveSettings {
     /// How long the name of a doomed object is deleted again and again.
     pub doomed_for: Duration,
     pub rewrite: RewriteSettings,
+    /// For so long after the rules changed, whatever the old ones kept longer stays.
+    pub shrink_grace: Duration,
+    /// Once the chunks of a server take more, attempts move early.
+    pub pressure_bytes: Option<u64>,
     pub segment: SegmentSettings,
     /// Binds bucket and database together; stands in every object.
     pub cluster_id: String,
@@ -294,7 +303,7 @@ impl Shared {
         let mut reports: Vec<RunReport> = rows.into_iter().map(|row| self.report_of(row)).collect();
         let is_others = |report: &RunReport| report.state == "running" && report.daemon != self.settings.daemon;
         if reports.iter().any(is_others) {
-            let since = Millis::new(self.clock.now().get() - retire::DAEMON_LIVES.as_millis() as i64);
+            let since = Millis::new(self.clock.now().get() - rules::DAEMON_LIVES.as_millis() as i64);
             let alive = self.catalog.daemons(db, since).await?;
             for report in reports.iter_mut().filter(|report| is_others(report)) {
                 if alive.iter().all(|daemon| daemon.name != report.daemon) {

@@ -34,7 +34,7 @@ pub(super) async fn publish(
     };
     let entries = built.entries.iter().zip(&built.written.parts);
     let entries = entries.filter(|(entry, _)| !(entry.is_damaged && entry.lines.is_empty()));
-    let entries = entries.map(|(entry, part)| new_entry(entry, part)).collect();
+    let entries = entries.map(|(entry, part)| new_entry(entry, part, built.planned.rule_id)).collect();
     let published = shared.catalog.publish(db, lease, sealed, entries, times(shared)).await?;
     set_aside(shared, lease, built.entries.iter().filter(|entry| entry.is_damaged)).await?;
     Ok((published, built))
@@ -46,7 +46,7 @@ pub(super) fn times(shared: &Shared) -> PublishTimes {
     PublishTimes { now, purge_at: now.after(shared.settings.purge_grace), check_at: now.after(CHECK_AFTER) }
 }
 
-fn new_entry(entry: &BuiltEntry, part: &PartPlace) -> NewEntry {
+fn new_entry(entry: &BuiltEntry, part: &PartPlace, rule_id: i32) -> NewEntry {
     NewEntry {
         shard: entry.home.shard,
         id: entry.attempt.id,
@@ -65,6 +65,7 @@ fn new_entry(entry: &BuiltEntry, part: &PartPlace) -> NewEntry {
         levels: part.levels,
         frames: part.place.frames.as_ref().map(FrameMap::encode).unwrap_or_default(),
         expires_at: entry.due.expires_at,
+        rule_id,
     }
 }
 

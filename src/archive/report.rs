@@ -37,6 +37,17 @@ pub struct RunReport {
     pub rewritten: u64,
     #[serde(default)]
     pub rewritten_bytes: u64,
+    /// Rows whose end changed with the retention rules.
+    #[serde(default)]
+    pub reaged: u64,
+    /// Why attempts moved before their time, if some did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pressure: Option<String>,
+    /// In a rehearsal: attempts that would expire, and objects that would be deleted, at most 200 of each.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub ends: Vec<End>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub deletions: Vec<String>,
     /// What moved, or would, at most 200.
     pub moves: Vec<Move>,
     /// Objects that were rewritten, or would be, at most 200.
@@ -59,6 +70,18 @@ pub struct Move {
     pub rule: String,
     pub lines: u64,
     pub bytes: u64,
+    pub why: String,
+}
+
+/// One attempt that would expire.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    pub app: String,
+    pub instance: String,
+    pub attempt: u32,
+    pub rule: String,
+    pub lines: u64,
+    pub finished_at: Option<String>,
     pub why: String,
 }
 

@@ -1,16 +1,13 @@
 //! Attempts whose time is over: expired, and after `forget_after` forgotten.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::candidates::DueWork;
-use super::{ArchiveError, Failure, RunReport, Shared};
-use crate::catalog::{Attempt, DaemonRow, Lease};
-use crate::db::{Db, Home};
-use crate::model::{App, Job, Millis};
-
-/// A daemon that has not been heard of for so long has no say.
-pub(super) const DAEMON_LIVES: Duration = Duration::from_secs(60);
+use super::rules::RulesInForce;
+use super::{ArchiveError, End, Failure, RunReport, Shared};
+use crate::catalog::{Attempt, Lease};
+use crate::db::Home;
+use crate::model::{App, Job};
 
 /// An attempt that only its job's newest runs keep alive is looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
@@ -19,21 +16,20 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 /// must not delete years.
 pub(super) async fn retire(
     shared: &Shared,
-    db: &Arc<Db>,
     lease: &Lease,
+    rules: &RulesInForce,
     work: &mut DueWork,
     report: &mut RunReport,
 ) -> Result<(), ArchiveError> {
     if !work.expiries.is_empty() {
-        if let Some(other) = dissenter(shared, db).await? {
+        if let Some(why) = &rules.stop {
             let what = format!("expire {} attempts", work.expiries.len());
-            let error =
-                format!("daemon {} holds to other retention rules; nothing expires until all agree", other.name);
-            tracing::warn!(run.id = report.run_id, error, "{what} failed");
-            report.failures.push(Failure { what, error });
+            report.failures.retain(|failure| failure.error != *why);
+            tracing::warn!(run.id = report.run_id, error = why, "{what} failed");
+            report.failures.push(Failure { what, error: why.clone() });
         } else {
             for (home, attempt) in std::mem::take(&mut work.expiries) {
-                if is_kept(shared, &home, &attempt).await? {
+                if is_kept(shared, rules, &home, &attempt).await? {
                     work.idle.push((home, attempt, shared.clock.now().after(LOOK_AGAIN)));
                 } else if shared.catalog.expire(&home, lease, &attempt, shared.clock.now()).await? {
                     report.expired += 1;
@@ -50,27 +46,36 @@ pub(super) async fn retire(
 }
 
 /// Whether the attempt is among the newest runs of its job that its rule keeps whatever their age.
-async fn is_kept(shared: &Shared, home: &Home, attempt: &Attempt) -> Result<bool, ArchiveError> {
+pub(super) async fn is_kept(
+    shared: &Shared,
+    rules: &RulesInForce,
+    home: &Home,
+    attempt: &Attempt,
+) -> Result<bool, ArchiveError> {
     let Some(job) = shared.catalog.optional_name::<Job>(&home.db, attempt.job_id).await? else { return Ok(false) };
     let Some(app) = shared.catalog.optional_name::<App>(&home.db, attempt.app_id).await? else { return Ok(false) };
-    let keep = shared.settings.rules.rule_for(&app, Some(&job), attempt.outcome).keep_at_least;
+    let keep = rules.ruling_of(shared, &home.db, &app, Some(&job), attempt).await?.keep_at_least;
     Ok(keep > 0 && shared.catalog.newer_runs(&app, &job, attempt.id, keep).await? < keep)
 }
 
-/// A live daemon with other rules than ours.
-async fn dissenter(shared: &Shared, db: &Arc<Db>) -> Result<Option<DaemonRow>, ArchiveError> {
-    let since = Millis::new(shared.clock.now().get() - DAEMON_LIVES.as_millis() as i64);
-    let daemons = shared.catalog.daemons(db, since).await?;
-    let ours = rules_digest(&shared.settings.rules);
-    Ok(daemons.into_iter().find(|daemon| daemon.rules != ours))
-}
-
-/// What daemons compare to know that they hold to the same rules.
-pub fn rules_digest(rules: &crate::model::RuleSet) -> String {
-    let mut hash = blake3::Hasher::new();
-    for rule in rules.iter() {
-        hash.update(rule.to_string().as_bytes());
-        hash.update(b"\n");
-    }
-    hash.finalize().to_hex()[..32].to_owned()
+/// What a rehearsal says of an attempt that would expire.
+pub(super) async fn end_of(
+    shared: &Shared,
+    rules: &RulesInForce,
+    home: &Home,
+    attempt: &Attempt,
+) -> Result<End, ArchiveError> {
+    let app: App =
+        shared.catalog.name_of(&home.db, attempt.app_id).await?.parse().map_err(super::candidates::bad_name)?;
+    let job = shared.catalog.optional_name::<Job>(&home.db, attempt.job_id).await?;
+    let rule = rules.ruling_of(shared, &home.db, &app, job.as_ref(), attempt).await?;
+    Ok(End {
+        app: app.to_string(),
+        instance: attempt.instance.to_string(),
+        attempt: attempt.attempt.get(),
+        rule: rule.removed.as_ref().unwrap_or(&rule.name).to_string(),
+        lines: attempt.lines().len(),
+        finished_at: attempt.finished_at.map(|at| at.to_string()),
+        why: "finished longer ago than cold_for".to_owned(),
+    })
 }

@@ -10,9 +10,10 @@ use super::claim::{claim, hold};
 use super::plan::{Planned, plan};
 use super::publish::{publish, set_aside};
 use super::report::MAX_LISTED;
+use super::rules::RulesInForce;
 use super::verify::verify;
 use super::{ArchiveError, Failure, Move, RunReport, Shared, Waiting};
-use crate::catalog::{Lease, Published, SegmentState};
+use crate::catalog::{Lease, Published};
 use crate::db::{Db, Home};
 use crate::model::Millis;
 use crate::pause::pause_after;
@@ -92,8 +93,12 @@ async fn run_server(shared: &Shared, db: &Arc<Db>, cause: Cause, report: &mut Ru
     let patience = if cause == Cause::Request { REQUEST_PATIENCE } else { Duration::ZERO };
     let Some(lease) = claim(shared, db, patience).await? else { return Ok(false) };
     pause_after("claim", &shared.clock).await;
-    let mover = Mover { shared, db, lease: &lease };
-    hold(shared, db, lease.clone(), mover.rounds(cause, report)).await.map(|()| true)
+    let work = async {
+        let rules = RulesInForce::agree(shared, db, &lease).await?;
+        let mover = Mover { shared, db, lease: &lease, rules: &rules };
+        mover.rounds(cause, report).await
+    };
+    hold(shared, db, lease.clone(), work).await.map(|()| true)
 }
 
 /// A run on one server, which it holds the lease of.
@@ -101,14 +106,21 @@ struct Mover<'a> {
     shared: &'a Shared,
     db: &'a Arc<Db>,
     lease: &'a Lease,
+    rules: &'a RulesInForce,
 }
 
 impl Mover<'_> {
     /// Again and again until nothing moves: an attempt larger than an object moves one object a round.
     async fn rounds(&self, cause: Cause, report: &mut RunReport) -> Result<(), ArchiveError> {
-        let Mover { shared, db, .. } = *self;
-        for _ in 0..MAX_ROUNDS {
-            let work = shared.due_work(db, shared.clock.now()).await?;
+        let Mover { shared, db, rules, .. } = *self;
+        super::reage::reage(shared, db, self.lease, rules, report).await?;
+        for round in 0..MAX_ROUNDS {
+            let now = shared.clock.now();
+            let mut work = shared.due_work(db, rules, now).await?;
+            if round == 0 {
+                super::pressure::relieve(shared, db, rules, &mut work, now).await?;
+                report.pressure = work.pressure.clone().or(report.pressure.take());
+            }
             let before = (report.objects, report.expired, report.purged);
             let is_cut = work.is_cut;
             let stuck = self.round(work, cause, report).await?;
@@ -125,18 +137,17 @@ impl Mover<'_> {
 
     /// Does what is due; true where going on is of no use.
     async fn round(&self, mut work: DueWork, cause: Cause, report: &mut RunReport) -> Result<bool, ArchiveError> {
-        let Mover { shared, db, lease } = *self;
+        let Mover { shared, lease, rules, .. } = *self;
         report.inferred += work.inferred.len() as u64;
         let inferred = std::mem::take(&mut work.inferred);
         by_home(inferred, |home, rows| async move { shared.catalog.infer_finish(&home, lease, rows).await }).await?;
-        super::retire::retire(shared, db, lease, &mut work, report).await?;
+        super::retire::retire(shared, lease, rules, &mut work, report).await?;
         report.waiting.clear();
         let mut stuck = false;
         let now = shared.clock.now();
         for (group, candidates) in std::mem::take(&mut work.groups) {
-            if let Some(waiting) =
-                not_yet(shared, &group, &candidates, now).filter(|_| cause == Cause::Schedule && !work.is_cut)
-            {
+            let may_wait = cause == Cause::Schedule && !work.is_cut && work.pressure.is_none();
+            if let Some(waiting) = not_yet(shared, &group, &candidates, now).filter(|_| may_wait) {
                 report.waiting.push(waiting);
                 continue;
             }
@@ -173,7 +184,7 @@ impl Mover<'_> {
         candidates: Candidates,
         report: &mut RunReport,
     ) -> Result<(), ArchiveError> {
-        let Mover { shared, db, lease } = *self;
+        let Mover { shared, db, lease, .. } = *self;
         let mut queue: VecDeque<_> = candidates.attempts.into();
         while !queue.is_empty() {
             let planned = plan(shared, db, lease, group).await?;
@@ -206,8 +217,8 @@ impl Mover<'_> {
         queue: &mut VecDeque<super::candidates::Candidate>,
         report: &mut RunReport,
     ) -> Result<bool, ArchiveError> {
-        let Mover { shared, db, lease } = *self;
-        let Some(built) = build(shared, planned, group, queue).await? else { return Ok(false) };
+        let Mover { shared, db, lease, rules } = *self;
+        let Some(built) = build(shared, rules, planned, group, queue).await? else { return Ok(false) };
         pause_after("build", &shared.clock).await;
         let entries = built.entries.clone();
         let verified = match verify(shared, built).await {
@@ -276,13 +287,14 @@ fn count(shared: &Shared, report: &mut RunReport, published: Published, built: B
             rule: entry.rule.clone(),
             lines: entry.lines.len(),
             bytes: entry.raw_bytes,
-            why: why(entry.due.is_window, entry.lines.is_empty()),
+            why: why(entry.early, entry.due.is_window, entry.lines.is_empty()),
         });
     }
 }
 
-fn why(is_window: bool, is_empty: bool) -> String {
+fn why(is_early: bool, is_window: bool, is_empty: bool) -> String {
     match (is_window, is_empty) {
+        _ if is_early => "the hot tier is under pressure",
         (true, _) => "open for longer than max_open_for",
         (false, true) => "no lines; its end and outcome are recorded",
         (false, false) => "finished longer ago than hot_for",
@@ -298,32 +310,51 @@ pub(super) async fn rehearse(shared: &Shared) -> Result<RunReport, ArchiveError>
     report.finished_at = Some(now.to_string());
     let mut next_at: Option<Millis> = None;
     for db in shared.catalog.cluster.servers() {
-        let work = shared.due_work(db, now).await?;
+        let rules = RulesInForce::load(shared, db).await?;
+        let mut work = shared.due_work(db, &rules, now).await?;
+        super::pressure::relieve(shared, db, &rules, &mut work, now).await?;
+        list_ends(shared, db, &rules, &work, &mut report).await?;
         next_at = [next_at, work.next_at].into_iter().flatten().min();
         report.inferred += work.inferred.len() as u64;
         report.purged += work.purges.len() as u64;
-        report.expired += work.expiries.len() as u64;
         report.forgotten += work.forgets.len() as u64;
         for (group, candidates) in &work.groups {
             report.objects += 1;
             report.attempts += candidates.attempts.len() as u64;
             report.bytes += candidates.bytes;
-            report.waiting.extend(not_yet(shared, group, candidates, now));
+            report.waiting.extend(not_yet(shared, group, candidates, now).filter(|_| work.pressure.is_none()));
             list_moves(shared, group, candidates, &mut report).await?;
         }
-        for swept in shared.catalog.due_segments(db, now, MAX_LISTED as u32).await? {
-            if swept.segment.state == SegmentState::Live
-                && let Ok(source) = super::rewrite::look_at(shared, db, &swept).await?
-            {
-                report.rewritten += 1;
-                super::rewrite::list(&[source], &mut report);
-            }
-        }
+        report.pressure = work.pressure.clone().or(report.pressure.take());
         let idle = work.idle.iter().map(|(_, _, at)| *at).min();
         next_at = [next_at, idle, next_due(shared, db).await?].into_iter().flatten().min();
     }
     report.next_due_at = next_at.filter(|at| *at < Millis::NEVER).map(|at| at.to_string());
     Ok(report)
+}
+
+/// Which attempts would expire, and which objects would be rewritten or deleted.
+async fn list_ends(
+    shared: &Shared,
+    db: &Arc<Db>,
+    rules: &RulesInForce,
+    work: &DueWork,
+    report: &mut RunReport,
+) -> Result<(), ArchiveError> {
+    for (home, attempt) in &work.expiries {
+        if super::retire::is_kept(shared, rules, home, attempt).await? {
+            continue;
+        }
+        report.expired += 1;
+        if report.ends.len() < MAX_LISTED {
+            report.ends.push(super::retire::end_of(shared, rules, home, attempt).await?);
+        }
+    }
+    if let Some(why) = rules.stop.as_ref().filter(|_| report.expired > 0) {
+        let what = format!("expire {} attempts", report.expired);
+        report.failures.push(Failure { what, error: why.clone() });
+    }
+    super::sweep::rehearse(shared, db, report).await
 }
 
 async fn list_moves(
@@ -345,7 +376,11 @@ async fn list_moves(
                 rule: group.rule.to_string(),
                 lines: attempt.hot_lines().len(),
                 bytes: candidate.bytes,
-                why: why(!attempt.state.is_finished() && attempt.finished_at.is_none(), attempt.hot_lines().is_empty()),
+                why: why(
+                    candidate.early,
+                    !attempt.state.is_finished() && attempt.finished_at.is_none(),
+                    attempt.hot_lines().is_empty(),
+                ),
             });
         }
     }

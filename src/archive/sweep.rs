@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::report::MAX_LISTED;
 use super::rewrite::{Source, group_of, key_of, look_at};
 use super::{ArchiveError, RunReport, Shared};
 use crate::catalog::{SegmentState, SweptSegment, batches};
@@ -52,6 +53,34 @@ pub(super) async fn sweep(shared: &Shared, db: &Arc<Db>, report: &mut RunReport)
     Ok(rewrites)
 }
 
+/// Notes what a sweep would do to objects.
+pub(super) async fn rehearse(shared: &Shared, db: &Arc<Db>, report: &mut RunReport) -> Result<(), ArchiveError> {
+    let now = shared.clock.now();
+    for swept in shared.catalog.due_segments(db, now, MAX_LISTED as u32).await? {
+        match swept.segment.state {
+            SegmentState::Live => {
+                if let Ok(source) = look_at(shared, db, &swept).await? {
+                    report.rewritten += 1;
+                    super::rewrite::list(&[source], report);
+                }
+            }
+            SegmentState::Doomed if may_go_at(shared, &swept, now) <= now => {
+                report.objects_deleted += 1;
+                if report.deletions.len() < MAX_LISTED {
+                    report.deletions.push(key_of(&group_of(shared, db, &swept).await?, &swept).to_string());
+                }
+            }
+            SegmentState::Doomed | SegmentState::Uploading => {}
+        }
+    }
+    Ok(())
+}
+
+/// When a doomed object may be deleted: readers that are under way may finish.
+fn may_go_at(shared: &Shared, swept: &SweptSegment, now: Millis) -> Millis {
+    swept.segment.doomed_at.unwrap_or(now).after(shared.settings.purge_grace)
+}
+
 async fn delete(
     shared: &Shared,
     db: &Arc<Db>,
@@ -60,8 +89,7 @@ async fn delete(
     report: &mut RunReport,
 ) -> Result<(), ArchiveError> {
     let doomed_at = swept.segment.doomed_at.unwrap_or(now);
-    // Readers that are under way may finish.
-    let first_at = doomed_at.after(shared.settings.purge_grace);
+    let first_at = may_go_at(shared, swept, now);
     if now < first_at {
         return Ok(shared.catalog.postpone_segment(db, swept, first_at, 0).await?);
     }

@@ -281,6 +281,7 @@ mod tests {
             expires_at: None,
             gone_at: None,
             failures: 0,
+            rule_id: 0,
             due_at: Millis::ZERO,
         }
     }

@@ -10,7 +10,10 @@ mod status;
 mod verify;
 
 pub use finding::{Finding, FindingKind, Phase, Progress};
-pub use report::{ColdReport, DaemonReport, HotReport, LagReport, ServerReport, ShardReport, StatusReport, TaskReport};
+pub use report::{
+    ColdReport, DaemonReport, HotReport, LagReport, RetentionReport, ServerReport, ShardReport, StatusReport,
+    TaskReport,
+};
 pub use status::{NotReady, Status, StatusSettings};
 pub use verify::{Scope, VerifySettings, VerifySummary, verify};
 

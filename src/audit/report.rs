@@ -12,6 +12,7 @@ pub struct StatusReport {
     pub hot: HotReport,
     pub cold: ColdReport,
     pub lag: LagReport,
+    pub retention: RetentionReport,
     /// Daemons that were seen in the last minutes.
     pub daemons: Vec<DaemonReport>,
     pub tasks: Vec<TaskReport>,
@@ -53,6 +54,17 @@ pub struct ColdReport {
     /// Live objects as the catalog knows them, counted up to 100,000 a server.
     pub objects: u64,
     pub bytes: u64,
+}
+
+/// Which retention rules count, by their digests.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct RetentionReport {
+    /// All daemons hold to the rules that were published; nothing expires while they do not.
+    pub agreed: bool,
+    pub published: Option<String>,
+    pub published_at: Option<String>,
+    /// Until then, ages that the rules before had longer still count.
+    pub longer_ages_until: Option<String>,
 }
 
 /// What the archiver has yet to look at.

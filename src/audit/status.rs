@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{ColdReport, DaemonReport, HotReport, LagReport, ServerReport, ShardReport, StatusReport, TaskReport};
-use crate::catalog::{Catalog, DaemonRow, TaskState};
+use super::{
+    ColdReport, DaemonReport, HotReport, LagReport, RetentionReport, ServerReport, ShardReport, StatusReport,
+    TaskReport,
+};
+use crate::catalog::{Catalog, DaemonRow, RuleSetRow, TaskState};
 use crate::clock::Clock;
 use crate::cold::{self, Key, Store};
 use crate::db::{self, Db, Home};
@@ -35,6 +38,8 @@ pub struct StatusSettings {
     /// Of each server of the cluster, in order. A password in it is not shown.
     pub hot_urls: Vec<String>,
     pub cold_url: String,
+    /// For so long after the retention rules changed, longer ages of before count.
+    pub shrink_grace: Duration,
 }
 
 /// Where the daemon and its tiers stand. Clones share everything.
@@ -69,6 +74,7 @@ struct ServerAnswers {
     object_bytes: u64,
     daemons: Vec<DaemonRow>,
     tasks: Vec<TaskState>,
+    rule_sets: Vec<RuleSetRow>,
 }
 
 impl Status {
@@ -103,7 +109,7 @@ impl Status {
             cold,
             ..StatusReport::default()
         };
-        let (mut merged, mut oldest) = (Merged::default(), None);
+        let (mut merged, mut oldest, mut rule_sets) = (Merged::default(), None, Vec::new());
         for (db, answer) in servers.iter().zip(answers) {
             let mut server =
                 ServerReport { url: self.url_of(db), engine: db.engine().as_str(), ..ServerReport::default() };
@@ -113,6 +119,7 @@ impl Status {
                     report.cold.objects += answer.objects;
                     report.cold.bytes += answer.object_bytes;
                     oldest = [oldest, answer.oldest_due].into_iter().flatten().min();
+                    rule_sets.extend(answer.rule_sets);
                     merged.add(answer.daemons, answer.tasks);
                     server.shards = answer.shards;
                 }
@@ -131,6 +138,7 @@ impl Status {
             oldest_due_at: oldest.map(|at| at.to_string()),
             oldest_due_seconds: oldest.map_or(0.0, |at| now.since(at).as_secs_f64()),
         };
+        report.retention = self.retention(&rule_sets, &merged, now);
         report.daemons = merged.daemons.into_values().map(daemon_report).collect();
         report.tasks = merged.tasks.into_values().map(task_report).collect();
         report
@@ -197,7 +205,22 @@ impl Status {
         let alive_since = Millis::new(now.get() - ALIVE_WITHIN.as_millis() as i64);
         let daemons = catalog.daemons(db, alive_since).await?;
         let tasks = catalog.tasks(db).await?;
-        Ok(ServerAnswers { shards, oldest_due, objects, object_bytes, daemons, tasks })
+        let rule_sets = catalog.rule_sets(db).await?;
+        Ok(ServerAnswers { shards, oldest_due, objects, object_bytes, daemons, tasks, rule_sets })
+    }
+
+    fn retention(&self, sets: &[RuleSetRow], merged: &Merged, now: Millis) -> RetentionReport {
+        // Of several servers the one that is behind.
+        let published = sets.iter().filter(|set| set.replaced_at.is_none()).min_by_key(|set| set.published_at);
+        let holds_to = |digest: &str| merged.daemons.values().all(|daemon| daemon.rules == digest);
+        let longer_until = sets.iter().filter_map(|set| set.replaced_at);
+        let longer_until = longer_until.map(|at| at.after(self.shared.settings.shrink_grace)).max();
+        RetentionReport {
+            agreed: published.is_some_and(|set| holds_to(&set.digest)),
+            published: published.map(|set| set.digest.clone()),
+            published_at: published.map(|set| set.published_at.to_string()),
+            longer_ages_until: longer_until.filter(|until| *until > now).map(|until| until.to_string()),
+        }
     }
 
     async fn ask_store(&self) -> ColdReport {

@@ -53,6 +53,8 @@ pub struct Attempt {
     pub gone_at: Option<Millis>,
     /// How often in a row archiving it has failed.
     pub failures: u32,
+    /// The rule under which its last lines were archived; 0 before that.
+    pub rule_id: i32,
     /// When the archiver must next look at the row.
     pub due_at: Millis,
 }
@@ -90,6 +92,7 @@ impl Attempt {
             expires_at: millis("expires_at")?,
             gone_at: millis("gone_at")?,
             failures: column::<i32>(row, "failures")?.unsigned_abs(),
+            rule_id: column(row, "rule_id")?,
             due_at: Millis::new(column(row, "due_at")?),
         })
     }
@@ -256,13 +259,13 @@ impl super::Catalog {
     }
 }
 
-type Step<'c> = std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send + 'c>>;
+pub(super) type Step<'c> = std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send + 'c>>;
 
 /// Small statements, one a row: a transaction of so many holds its locks for about 10 ms.
 pub(super) const ROWS_PER_TX: usize = 100;
 
 /// Runs `change` for each row, in transactions that begin with the fence.
-async fn fenced<T, F>(
+pub(super) async fn fenced<T, F>(
     home: &Home,
     lease: &Lease,
     name: &'static str,

@@ -20,12 +20,14 @@ mod publish;
 mod reserve;
 mod retire;
 mod rewrite;
+mod rules;
 mod runs;
 mod segments;
 mod snapshot;
 mod sql;
 mod sql_audit;
 mod sql_rewrite;
+mod sql_rules;
 
 use std::sync::Arc;
 
@@ -43,6 +45,7 @@ pub use parts::Part;
 pub use publish::{NewEntry, PublishTimes, Published};
 pub use reserve::{NaturalKey, Reservation, Reserve, ReserveError, find, reserve};
 pub use rewrite::{MovedPart, PartKey};
+pub use rules::{NewAge, RuleSetRow};
 pub use runs::{DaemonRow, RunRow, TaskState};
 pub use segments::{NewSegment, Sealed, Segment, SegmentId, SegmentState, SweptSegment};
 pub use snapshot::{MAX_PARTS, Snapshot};

@@ -25,6 +25,8 @@ pub struct NewEntry {
     pub frames: Vec<u8>,
     /// `None` for one that is still open or stays forever.
     pub expires_at: Option<Millis>,
+    /// The number of the rule that it is archived under.
+    pub rule_id: i32,
 }
 
 /// What a publication did.
@@ -146,6 +148,7 @@ async fn raise_watermark(tx: &mut Connection, entry: &NewEntry, times: PublishTi
         .bind(entry.raw_bytes as i64)
         .bind(entry.meta_version as i32)
         .bind(entry.expires_at.map(Millis::get))
+        .bind(entry.rule_id)
         .bind(end)
         .bind(times.now.get())
         .bind(times.purge_at.get())

@@ -6,7 +6,7 @@ use crate::db::{Db, Engine, Shard};
 pub(super) const ATTEMPT_COLUMNS: &str = "a.id, a.app_id, a.instance, a.attempt, a.job_id, a.labels, a.state, a.outcome, \
      a.held, a.meta_version, a.archived_meta, a.next_line, a.archived_line, a.purged_line, a.trimmed_line, \
      a.raw_bytes, a.archived_bytes, a.first_ts, a.last_ts, a.levels, a.created_at, a.written_at, \
-     a.finished_at, a.published_at, a.expires_at, a.gone_at, a.failures, a.due_at";
+     a.finished_at, a.published_at, a.expires_at, a.gone_at, a.failures, a.rule_id, a.due_at";
 
 pub(super) const SEGMENT_COLUMNS: &str = "s.id AS s_id, s.ulid AS s_ulid, s.app_id AS s_app_id, s.rule_id AS s_rule_id, \
      s.finish_day AS s_finish_day, s.state AS s_state, s.byte_length AS s_byte_length, \
@@ -196,7 +196,7 @@ pub(super) fn finish_attempt(shard: Shard) -> String {
 }
 
 /// The condition that a row is as it was when a decision was made on it; see `Seen`.
-const UNCHANGED: &str = "id = ? AND due_at = ? AND next_line = ? AND meta_version = ?";
+pub(super) const UNCHANGED: &str = "id = ? AND due_at = ? AND next_line = ? AND meta_version = ?";
 
 /// The index is named, because MySQL reads and sorts the whole table for every page when much is due.
 pub(super) fn due_attempts(engine: Engine, shard: Shard) -> String {
@@ -334,7 +334,7 @@ pub(super) fn make_live() -> &'static str {
 pub(super) fn raise_watermark(shard: Shard) -> String {
     format!(
         "/* catalog::publish */ UPDATE attempt_{shard} SET published_at = ?, archived_bytes = archived_bytes + ?, \
-         archived_meta = ?, expires_at = ?, failures = 0, \
+         archived_meta = ?, expires_at = ?, rule_id = ?, failures = 0, \
          due_at = CASE WHEN next_line > ? THEN ? ELSE ? END, archived_line = ? \
          WHERE id = ? AND archived_line = ? AND state NOT IN (3, 4)"
     )

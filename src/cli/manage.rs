@@ -28,6 +28,21 @@ pub(super) struct RmArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+    /// Delete nothing; say what would go
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// Which instance
+    instance: String,
+    /// Which attempt; the newest if not given
+    #[arg(long, value_name = "N")]
+    attempt: Option<u64>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
 }
 
 #[derive(Debug, Args)]
@@ -61,6 +76,13 @@ pub(super) struct StatusArgs {
 
 pub(super) async fn rm(session: &mut Session, args: RmArgs) -> anyhow::Result<Exit> {
     let name = format!("{}/{}", session.app, args.instance);
+    if args.dry_run {
+        let call = Call::on_instance(Method::DELETE, &session.app, &args.instance, "").query("dry_run", true);
+        let report: Result<Value, ClientError> = session.client.json(&call).await;
+        let report = report.map_err(|error| about(error, session, &args.instance))?;
+        print(session, &report, Format::Table)?;
+        return Ok(Exit::Done);
+    }
     if !args.yes && !confirmed(&name)? {
         eprintln!("logtier: nothing was deleted");
         return Ok(Exit::Nothing);
@@ -96,6 +118,15 @@ pub(super) async fn hold(session: &mut Session, args: HoldArgs) -> anyhow::Resul
 fn about(error: ClientError, session: &Session, instance: &str) -> anyhow::Error {
     let (app, instance) = (session.app.clone(), instance.to_owned());
     unreadable(error.into(), &Selection { app, instance, attempt: None, filters: Vec::new() })
+}
+
+pub(super) async fn explain(session: &mut Session, args: ExplainArgs) -> anyhow::Result<Exit> {
+    let (app, instance) = (session.app.clone(), args.instance);
+    let selection = Selection { app, instance, attempt: args.attempt, filters: Vec::new() };
+    let explained: Result<Value, ClientError> = session.client.json(&selection.call("/retention")).await;
+    let explained = explained.map_err(|error| unreadable(error.into(), &selection))?;
+    print(session, &explained, args.output)?;
+    Ok(Exit::Done)
 }
 
 pub(super) async fn archive(session: &mut Session, args: ArchiveArgs) -> anyhow::Result<Exit> {

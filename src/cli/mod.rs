@@ -112,6 +112,9 @@ enum Command {
     Rm(manage::RmArgs),
     /// Keep the log of an instance from being deleted or expired
     Hold(manage::HoldArgs),
+    /// Look at retention rules
+    #[command(subcommand)]
+    Retention(RetentionCommand),
     /// Move what is due to the cold tier now
     Archive(manage::ArchiveArgs),
     /// Show how the daemon and its tiers are
@@ -125,6 +128,12 @@ enum Command {
     Man {
         command: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum RetentionCommand {
+    /// Say which rule applies to an instance, and when what happens to it
+    Explain(manage::ExplainArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -233,6 +242,7 @@ async fn run_client(session: &mut Session, command: Command) -> anyhow::Result<E
         Command::Grep(args) => search::grep(session, args).await,
         Command::Rm(args) => manage::rm(session, args).await,
         Command::Hold(args) => manage::hold(session, args).await,
+        Command::Retention(RetentionCommand::Explain(args)) => manage::explain(session, args).await,
         Command::Archive(args) => manage::archive(session, args).await,
         Command::Status(args) => manage::status(session, args).await,
         Command::Serve
@@ -307,6 +317,8 @@ mod tests {
             "logtier logs run-1 -p --lines 10..20 -o ndjson",
             "logtier --url http://h:1 exec --job nightly -- sh -c 'exit 3'",
             "logtier hold run-1 --release",
+            "logtier rm run-1 --dry-run",
+            "logtier retention explain run-1 --attempt 2",
             "logtier archive --dry-run --wait 10m",
             "logtier config check --config x.toml",
             "logtier verify --full --app billing --since 30d",

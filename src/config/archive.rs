@@ -33,6 +33,8 @@ pub struct Archive {
     pub doomed_for: Duration,
     /// An object is rewritten once so many percent of its lines are dead.
     pub rewrite_at: u8,
+    /// Once the chunks of a server take more bytes, finished attempts move early.
+    pub pressure_size: Option<u64>,
 }
 
 impl Archive {
@@ -53,7 +55,14 @@ impl Archive {
         check.within("archive.lease_ttl", &lease_ttl, &bounds, |span| show_span(*span));
         let rewrite_at = check.parse("archive.rewrite_at", file.rewrite_at, 50, parse_percent);
         check.within("archive.rewrite_at", &rewrite_at, &(1..=100), |percent| format!("{percent}%"));
+        let pressure_size =
+            check.parse("archive.pressure_size", file.pressure_size, None, |text| parse_size(text).map(Some));
+        if pressure_size.is_some_and(|bytes| bytes < 1 << 20) {
+            let mistake = Mistake::new("less than 1MiB would archive everything at once");
+            check.refuse("archive.pressure_size", mistake.help("leave it out, or set hot_for = \"0s\""));
+        }
         Some(Self {
+            pressure_size,
             lease_ttl,
             rewrite_at,
             schedule: schedule?,

@@ -74,13 +74,14 @@ table!(Archive {
     abandoned_after: String,
     doomed_for: String,
     rewrite_at: String,
+    pressure_size: String,
 });
 
 table!(Ingest { max_record_size: String, queue_size: String, dedup_window: String });
 
-table!(Retention { forget_after: String, erase_within: String, default: Ages, rule: Vec<Rule>, });
+table!(Retention { forget_after: String, erase_within: String, shrink_grace: String, default: Ages, rule: Vec<Rule>, });
 
-table!(Ages { hot_for: String, cold_for: String, max_open_for: String, keep_at_least: i64 });
+table!(Ages { hot_for: String, cold_for: String, max_open_for: String, keep_at_least: i64, hold: bool });
 
 table!(Rule {
     name: String,
@@ -91,6 +92,7 @@ table!(Rule {
     cold_for: String,
     max_open_for: String,
     keep_at_least: i64,
+    hold: bool,
 });
 
 table!(Log { format: String, level: String });

@@ -8,7 +8,7 @@ use globset::{Glob, GlobMatcher};
 use super::check::Checker;
 use super::file;
 use super::problem::Mistake;
-use super::units::{parse_age, show_age};
+use super::units::{parse_age, parse_span, show_age};
 use crate::model::{Age, Outcome, Rule, RuleName, RuleSet};
 
 const DEFAULT: &str = "default";
@@ -22,6 +22,8 @@ pub struct Retention {
     pub forget_after: Age,
     /// What someone deleted leaves the bucket within this time.
     pub erase_within: Age,
+    /// For so long after the rules changed, whatever the old ones kept longer stays.
+    pub shrink_grace: Duration,
 }
 
 impl Retention {
@@ -31,11 +33,13 @@ impl Retention {
         let forget_after = check.parse("retention.forget_after", file.forget_after, year, parse_age);
         let month = Age::For(30 * DAY);
         let erase_within = check.parse("retention.erase_within", file.erase_within, month, parse_age);
+        let shrink_grace = check.parse("retention.shrink_grace", file.shrink_grace, DAY, parse_span);
         let built_in = Ages {
             hot_for: Age::For(3 * DAY),
             cold_for: Age::For(180 * DAY),
             max_open_for: Age::For(7 * DAY),
             keep_at_least: 0,
+            hold: false,
         };
         let default = Ages::check(file.default.unwrap_or_default(), "retention.default", &built_in, check);
         let mut rules: Vec<Rule> = Vec::new();
@@ -60,7 +64,7 @@ impl Retention {
             rules.push(rule);
         }
         let default = default.rule(DEFAULT.parse().ok()?, None, None, None);
-        Some(Self { rules: RuleSet::new(rules, default), forget_after, erase_within })
+        Some(Self { rules: RuleSet::new(rules, default), forget_after, erase_within, shrink_grace })
     }
 }
 
@@ -70,6 +74,7 @@ struct Ages {
     cold_for: Age,
     max_open_for: Age,
     keep_at_least: u32,
+    hold: bool,
 }
 
 impl Ages {
@@ -88,6 +93,7 @@ impl Ages {
                 default.keep_at_least,
                 0..=i64::from(i32::MAX),
             ),
+            hold: file.hold.unwrap_or(default.hold),
         };
         let is_sound = check.count() == mistakes;
         if is_sound && (hot_is_own || cold_is_own) && ages.cold_for.is_shorter_than(ages.hot_for) {
@@ -113,8 +119,8 @@ impl Ages {
         job: Option<GlobMatcher>,
         outcome: Option<Outcome>,
     ) -> Rule {
-        let Self { hot_for, cold_for, max_open_for, keep_at_least } = self;
-        Rule { name, app, job, outcome, hot_for, cold_for, max_open_for, keep_at_least }
+        let Self { hot_for, cold_for, max_open_for, keep_at_least, hold } = self;
+        Rule { name, app, job, outcome, hot_for, cold_for, max_open_for, keep_at_least, hold }
     }
 }
 
@@ -137,6 +143,7 @@ fn check_rule(file: file::Rule, path: &str, default: &Ages, check: &mut Checker<
         cold_for: file.cold_for,
         max_open_for: file.max_open_for,
         keep_at_least: file.keep_at_least,
+        hold: file.hold,
     };
     let ages = Ages::check(ages, path, default, check);
     Some(ages.rule(name?, app, job, outcome))

@@ -16,8 +16,16 @@ use super::secret::mask_line;
 
 /// Settings that are no texts. All other overrides stay as they were written: a password of
 /// digits is no number.
-const NUMBERS_AND_FLAGS: [&str; 7] =
-    ["allow_anonymous", "connections", "keep_at_least", "shards", "shared", "virtual_hosted_style", "zstd_level"];
+const NUMBERS_AND_FLAGS: [&str; 8] = [
+    "allow_anonymous",
+    "connections",
+    "hold",
+    "keep_at_least",
+    "shards",
+    "shared",
+    "virtual_hosted_style",
+    "zstd_level",
+];
 
 /// Variables that are settings under a shorter name.
 const SHORT_NAMES: [(&str, &str); 2] = [("LOGTIER_DATA_DIR", "data_dir"), ("LOGTIER_LOG", "log.level")];

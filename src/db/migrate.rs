@@ -33,6 +33,7 @@ migrations![
     "0017_part_segment",
     "0018_attempt_any_job",
     "0019_segment_folder",
+    "0020_rule_set",
 ];
 
 /// The number of the last migration; a database with a higher one belongs to a newer logtier.
@@ -153,6 +154,12 @@ impl Db {
     pub async fn meta(&self, key: &str) -> Result<Option<String>> {
         let mut connection = self.pool().acquire().await?;
         meta(&mut connection, key).await
+    }
+
+    /// Stores a fact, whatever stood there.
+    pub async fn set_meta(&self, key: &str, value: &str) -> Result<()> {
+        let mut connection = self.pool().acquire().await?;
+        set_meta(self, &mut connection, key, value).await
     }
 
     /// Stores a fact unless there is one; answers with the one that stands.

@@ -5,27 +5,49 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
 
 use super::errors::{UNKNOWN, conflict, never_logged};
 use super::params::Call;
 use super::schemas::Hold;
 use super::{Problem, Shared};
-use crate::archive::Marked;
+use crate::archive::{Explanation, Marked};
 
 /// `DELETE` of an instance: all its attempts, or the one that is named
-pub async fn delete(State(shared): State<Arc<Shared>>, mut call: Call) -> Result<StatusCode, Problem> {
+pub async fn delete(State(shared): State<Arc<Shared>>, mut call: Call) -> Result<Response, Problem> {
     let (app, instance) = call.target()?;
     let attempt = call.params.take_parsed("attempt")?;
+    let dry_run = call.params.take_flag("dry_run")?;
     call.params.finish()?;
-    match shared.api.archiver.delete(&app, &instance, attempt).await? {
-        Marked::Done => Ok(StatusCode::NO_CONTENT),
+    let archiver = &shared.api.archiver;
+    let (marked, lost) = if dry_run {
+        archiver.rehearse_delete(&app, &instance, attempt).await?
+    } else {
+        (archiver.delete(&app, &instance, attempt).await?, Vec::new())
+    };
+    match marked {
+        Marked::Done if dry_run => {
+            let report = json!({"dry_run": true, "app": app, "instance": instance, "attempts": lost});
+            Ok(Json(report).into_response())
+        }
+        Marked::Done => Ok(StatusCode::NO_CONTENT.into_response()),
         Marked::Unknown => Err(never_logged(UNKNOWN)),
         Marked::Held => {
-            let detail =
-                "a legal hold keeps it; where you may, release that first: DELETE …/hold, or `logtier hold --release`";
+            let detail = "a legal hold keeps it: GET …/retention, or `logtier retention explain`, says whether its own or \
+                          its rule's; where you may, release its own first: DELETE …/hold, or `logtier hold --release`";
             Err(conflict("held", "Held", detail))
         }
     }
+}
+
+/// `GET …/retention`
+pub async fn explain(State(shared): State<Arc<Shared>>, mut call: Call) -> Result<Json<Explanation>, Problem> {
+    let (app, instance) = call.target()?;
+    let attempt = call.params.take_parsed("attempt")?;
+    call.params.finish()?;
+    let explained = shared.api.archiver.explain(&app, &instance, attempt).await?;
+    explained.map(Json).ok_or_else(|| never_logged(UNKNOWN))
 }
 
 /// `PUT …/hold`

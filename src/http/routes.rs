@@ -284,7 +284,18 @@ fn marking() -> Vec<Route> {
     vec![
         Route::new(&Method::DELETE, OF_INSTANCE, "delete", marks::delete, "Delete an instance, or one attempt of it")
             .query(&[param("attempt", Kind::Number(1, 2_147_483_647), "All if not given")])
-            .answer(204, "Gone from every read", &[], None),
+            .query(&[param("dry_run", Kind::Flag, "Delete nothing; say what would go")])
+            .answer(204, "Gone from every read", &[], None)
+            .json::<Report>(200, "What would go"),
+        Route::new(
+            &Method::GET,
+            &format!("{OF_INSTANCE}/retention"),
+            "retention",
+            marks::explain,
+            "Which retention rule applies, and when what happens",
+        )
+        .query(&[NEWEST])
+        .json::<Report>(200, "The rule, and what will happen"),
         Route::new(&Method::PUT, &hold, "hold", marks::hold, "Keep an instance whatever its retention")
             .query(&[param("attempt", Kind::Number(1, 2_147_483_647), "All if not given")])
             .json::<Hold>(200, "Held"),

@@ -52,6 +52,8 @@ fn archive_settings() -> ArchiveSettings {
         abandoned_after: hour,
         doomed_for: hour,
         rewrite: crate::archive::RewriteSettings::default(),
+        shrink_grace: hour,
+        pressure_bytes: None,
         segment: SegmentSettings::default(),
         cluster_id: "c1".to_owned(),
         daemon: "test".to_owned(),
@@ -102,6 +104,7 @@ fn rules() -> Arc<RuleSet> {
         cold_for: Age::Forever,
         max_open_for: Age::Forever,
         keep_at_least: 0,
+        hold: false,
     };
     Arc::new(RuleSet::new(Vec::new(), default))
 }
@@ -134,6 +137,7 @@ impl Daemon {
             cluster_id: "c1".to_owned(),
             hot_urls: vec![url],
             cold_url: "s3://me:secret@bucket".to_owned(),
+            shrink_grace: Duration::ZERO,
         };
         let (archiver, _) = Archiver::new(
             catalog.clone(),

@@ -1,6 +1,5 @@
 //! Retention rules: how long an attempt stays in which tier.
 
-use std::fmt;
 use std::time::Duration;
 
 use globset::GlobMatcher;
@@ -15,6 +14,10 @@ pub enum Age {
 }
 
 impl Age {
+    pub fn longer(self, other: Self) -> Self {
+        if self.is_shorter_than(other) { other } else { self }
+    }
+
     pub fn is_shorter_than(self, other: Self) -> bool {
         match (self, other) {
             (Self::For(this), Self::For(that)) => this < that,
@@ -39,6 +42,8 @@ pub struct Rule {
     pub max_open_for: Age,
     /// So many of a job's newest runs stay, whatever their age.
     pub keep_at_least: u32,
+    /// A legal hold: nothing of it expires or can be deleted.
+    pub hold: bool,
 }
 
 impl Rule {
@@ -47,16 +52,6 @@ impl Rule {
         self.app.as_ref().is_none_or(|glob| glob.is_match(app.as_str()))
             && self.job.as_ref().is_none_or(job_matches)
             && self.outcome.is_none_or(|wanted| outcome == Some(wanted))
-    }
-}
-
-/// All that a rule says, the same text in every process.
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let glob = |matcher: &Option<GlobMatcher>| matcher.as_ref().map(|matcher| matcher.glob().glob().to_owned());
-        let Self { name, outcome, hot_for, cold_for, max_open_for, keep_at_least, .. } = self;
-        let (app, job) = (glob(&self.app), glob(&self.job));
-        write!(f, "{name} {app:?} {job:?} {outcome:?} {hot_for:?} {cold_for:?} {max_open_for:?} {keep_at_least}")
     }
 }
 
@@ -102,6 +97,7 @@ mod tests {
             cold_for: Age::Forever,
             max_open_for: Age::Forever,
             keep_at_least: 0,
+            hold: false,
         }
     }
 

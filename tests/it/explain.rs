@@ -29,11 +29,15 @@ const ROWS: u64 = 6_000;
 /// What one statement may look at: the longest list has 1,000 rows, some are read again to count or join them.
 const MAX_EXAMINED: u64 = 2_100;
 
-/// Tables that stay small whatever is stored: a row a daemon, a task, a fact.
-const SMALL_TABLES: [&str; 4] = ["meta", "lease", "task", "daemon"];
+/// Statements that look at more: what `status` counts has a bound of its own, which it tells.
+const COUNTED: [&str; 2] = ["/* catalog::segment_summary */", "/* catalog::due_summary */"];
+
+/// Tables that stay small whatever is stored: a row a daemon, a task, a fact, a change of rules.
+const SMALL_TABLES: [&str; 5] = ["meta", "lease", "task", "daemon", "rule_set"];
 
 /// Statements that the scenario does not run, and why.
-const NOT_RUN: [(&str, &str); 4] = [
+const NOT_RUN: [(&str, &str); 5] = [
+    ("/* catalog::hot_bytes */ SELECT (page_count", "is SQLite's"),
     ("/* db::migrate */", "takes a lock by name, reads no table"),
     ("/* db::set_meta */", "changes one row of meta while migrating"),
     ("/* db::set_meta_once */", "adds a row to meta at the first start"),
@@ -41,7 +45,8 @@ const NOT_RUN: [(&str, &str); 4] = [
 ];
 
 /// Plans that read a whole index or table, and why that is right.
-const MAY_SCAN: [(&str, &str); 4] = [
+const MAY_SCAN: [(&str, &str); 5] = [
+    ("/* catalog::hot_bytes */", "asks the server what it knows of its tables"),
     ("/* catalog::runs */", "walks the key from its end, as far as its LIMIT"),
     ("/* catalog::segment_summary */", "counts up to its LIMIT, which its caller keeps small"),
     ("/* catalog::audited_total */", "counts up to its LIMIT"),
@@ -58,8 +63,12 @@ fn no_statement_scans_a_table_that_grows() {
         if !version.contains("MariaDB") {
             return note_skip("plans, which are read as MariaDB tells them");
         }
-        let settings =
-            [("LOGTIER_HOT__SHARDS", "2"), ("LOGTIER_HOT__CONNECTIONS", "4"), ("LOGTIER_ARCHIVE__REWRITE_AT", "1%")];
+        let settings = [
+            ("LOGTIER_HOT__SHARDS", "2"),
+            ("LOGTIER_HOT__CONNECTIONS", "4"),
+            ("LOGTIER_ARCHIVE__REWRITE_AT", "1%"),
+            ("LOGTIER_ARCHIVE__PRESSURE_SIZE", "1TiB"),
+        ];
         let daemon = Daemon::start(&tiers, &settings).await;
         fill(&mut server).await;
         let log = Log::begin(&mut server, &daemon).await;
@@ -80,7 +89,7 @@ async fn execute(server: &mut MySqlConnection, statement: &str) {
     done.unwrap_or_else(|error| panic!("{statement}: {error}"));
 }
 
-/// Years of other instances: two thirds archived, one third hot, none of them due for long.
+/// Years of other instances: two thirds archived, one third hot, all set aside for long.
 async fn fill(server: &mut MySqlConnection) {
     execute(server, "CREATE TABLE test_number (n INT PRIMARY KEY)").await;
     let digits = "(SELECT 0 d UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 UNION \
@@ -99,7 +108,7 @@ async fn fill(server: &mut MySqlConnection) {
         format!(
             "INSERT INTO attempt_SHARD SELECT n, 900000 + IF(n % 2, 0, n % 20), CONCAT('i', n), 1, \
              IF(n = 3, 900499, 900100 + n % 50), '', 1, 0, 0, 1, 1, 20, IF(n < {hot}, 20, 0), IF(n < {hot}, 20, 0), \
-             0, 1000, IF(n < {hot}, 1000, 0), 1, 2, 0, n, n, n, n, 9000000000000 + n, NULL, 0, 9000000000000 + n \
+             0, 1000, IF(n < {hot}, 1000, 0), 1, 2, 0, n, n, n, n, 9000000000000 + n, NULL, 1, 0, 9000000000000 + n \
              FROM test_number"
         ),
         format!(
@@ -207,9 +216,16 @@ impl Log {
 fn never_seen(seen: &BTreeMap<String, Logged>, wrong: &mut Vec<String>) {
     let begin = Regex::new(r#"/\* [a-z_]+::[a-z_]+ \*/[^"\\{?]*"#).expect("a pattern");
     let mut found = 0;
-    let files = ["catalog/sql.rs", "catalog/sql_audit.rs", "catalog/sql_rewrite.rs", "hot/sql.rs", "db/sql.rs"];
+    let mut files = Vec::new();
+    for folder in ["catalog", "hot", "db"] {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder);
+        let entries = std::fs::read_dir(folder).expect("a source folder").map(|entry| entry.expect("an entry").path());
+        files.extend(
+            entries.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("sql"))),
+        );
+    }
     for file in files {
-        let source = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file));
+        let source = std::fs::read_to_string(file);
         for begin in begin.find_iter(&source.expect("the source")) {
             found += 1;
             let begin = begin.as_str().trim_end();
@@ -226,7 +242,7 @@ fn never_seen(seen: &BTreeMap<String, Logged>, wrong: &mut Vec<String>) {
 async fn examine(server: &mut MySqlConnection, logged: &Logged, wrong: &mut Vec<String>) {
     let Logged { statement, examined } = logged;
     let shown: String = statement.chars().take(200).collect();
-    if *examined > MAX_EXAMINED {
+    if *examined > MAX_EXAMINED && !COUNTED.iter().any(|name| statement.starts_with(name)) {
         wrong.push(format!("{examined} rows examined: {shown}"));
     }
     if MAY_SCAN.iter().any(|(name, _)| statement.starts_with(name)) {

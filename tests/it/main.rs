@@ -21,6 +21,7 @@ mod powerjob_proxy;
 mod read_cost;
 mod read_model;
 mod readers;
+mod retention;
 mod simulation;
 mod stores;
 mod two_daemons;

@@ -159,6 +159,7 @@ async fn planned(daemon: &Daemon, home: &Home, lease: &Lease) -> (SegmentId, New
         levels: attempt.levels,
         frames: Vec::new(),
         expires_at: None,
+        rule_id: 0,
     };
     (segment, entry)
 }
