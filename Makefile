@@ -1,10 +1,10 @@
 # `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test torture fuzz mutants lint fmt clean
+.PHONY: help build demo test test-clients torture fuzz mutants lint fmt clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the release binary, target/release/logtier
 	cargo build --release
@@ -14,6 +14,9 @@ demo: ## one log through hot tier, archive and cold tier, under target/demo; KEE
 
 test: ## every test on SQLite + folder and on MariaDB + S3; ARGS="…" go to cargo test
 	@scripts/test.sh $(ARGS)
+
+test-clients: ## what the AWS SDKs of PyPI and npm find; fetches them
+	@scripts/test-clients.sh $(ARGS)
 
 torture: ## attacks what must hold, MINUTES=n a stage; STAGES="simulation" for some
 	@scripts/torture.sh $(or $(MINUTES),10) $(STAGES)

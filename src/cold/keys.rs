@@ -4,6 +4,8 @@
 //! v1/app={app}/rule={rule}/finished={YYYY-MM-DD}/{ulid}.ndjson.zst   a segment
 //! v1/marks/{ulid}.json                                               a delete or a hold
 //! v1/cluster.json                                                    whose bucket this is
+//! files/{folder}/{name}.json                                         a file kept for another system: where its bytes are
+//! files/{folder}/{ulid}.bin                                          its bytes
 //! ```
 //!
 //! A [`Key`] is relative to the prefix that the store was opened with. The `name=value` folders are
@@ -91,6 +93,16 @@ impl Key {
     /// The object of one delete or hold.
     pub fn mark(ulid: Ulid) -> Self {
         Self(format!("{MARKS}{ulid}.json"))
+    }
+
+    /// What says of a file that is no log where its bytes are. Outside of `v1/`: no rule, scrub or sweep comes here.
+    pub fn file(folder: &str, name: &str) -> Self {
+        Self(format!("files/{folder}/{}.json", encode(name)))
+    }
+
+    /// The bytes of such a file; a new name for each time it is written.
+    pub fn file_bytes(folder: &str, ulid: Ulid) -> Self {
+        Self(format!("files/{folder}/{ulid}.bin"))
     }
 
     /// The folder of all marks, for [`Store::list`](super::Store::list).

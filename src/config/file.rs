@@ -97,7 +97,7 @@ table!(Rule {
 
 table!(Log { format: String, level: String });
 
-table!(Protocol { powerjob: PowerJob });
+table!(Protocol { powerjob: PowerJob, powerjob_s3: PowerJobS3 });
 
 table!(PowerJob {
     listen: String,
@@ -107,4 +107,15 @@ table!(PowerJob {
     timezone: String,
     public_url: String,
     allow_anonymous: bool,
+});
+
+table!(PowerJobS3 {
+    listen: String,
+    bucket: String,
+    access_key: String,
+    secret_key: Secret,
+    secret_key_file: String,
+    app: String,
+    timezone: String,
+    max_file_size: String,
 });

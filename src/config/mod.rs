@@ -44,7 +44,7 @@ pub use archive::Archive;
 pub use cold::Cold;
 pub use hot::{DbUrl, Hot, HotServer};
 pub use problem::{Mistake, Problem, Problems};
-pub use protocol::{PowerJob, Protocol};
+pub use protocol::{PowerJob, PowerJobS3, Protocol};
 pub use retention::Retention;
 pub use schedule::Schedule;
 pub use secret::Secret;

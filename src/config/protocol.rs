@@ -9,7 +9,9 @@ use super::check::Checker;
 use super::file;
 use super::problem::Mistake;
 use super::schedule::parse_zone;
+use super::secret::Secret;
 use super::server::parse_address;
+use super::units::{parse_size, show_size};
 use crate::model::App;
 
 const DEFAULT_APP: &str = "powerjob";
@@ -18,6 +20,7 @@ const DEFAULT_APP: &str = "powerjob";
 #[derive(Debug, Clone, Default)]
 pub struct Protocol {
     pub powerjob: Option<PowerJob>,
+    pub powerjob_s3: Option<PowerJobS3>,
 }
 
 /// The listener that workers report to and the console reads from.
@@ -35,9 +38,26 @@ pub struct PowerJob {
     pub public_url: Option<Url>,
 }
 
+/// The S3 endpoint that stands for PowerJob's MinIO.
+#[derive(Debug, Clone)]
+pub struct PowerJobS3 {
+    pub listen: SocketAddr,
+    pub bucket: String,
+    pub access_key: String,
+    pub secret_key: Secret,
+    pub app: App,
+    /// The zone in which PowerJob writes times into its files.
+    pub timezone: Tz,
+    /// The most bytes of one file.
+    pub max_file_size: u64,
+}
+
 impl Protocol {
     pub(super) fn check(file: file::Protocol, check: &mut Checker<'_>) -> Self {
-        Self { powerjob: file.powerjob.and_then(|table| PowerJob::check(table, check)) }
+        Self {
+            powerjob: file.powerjob.and_then(|table| PowerJob::check(table, check)),
+            powerjob_s3: file.powerjob_s3.and_then(|table| PowerJobS3::check(table, check)),
+        }
     }
 }
 
@@ -66,6 +86,30 @@ impl PowerJob {
     }
 }
 
+impl PowerJobS3 {
+    fn check(file: file::PowerJobS3, check: &mut Checker<'_>) -> Option<Self> {
+        let at = |name: &str| format!("protocol.powerjob_s3.{name}");
+        let secret_key = check.secret(&at("secret_key"), file.secret_key, file.secret_key_file);
+        if secret_key.is_none() || file.access_key.is_none() {
+            let mistake = Mistake::new("access_key or secret_key is missing");
+            let help = "set both, and the same as oms.storage.dfs.minio.accessKey and secretKey of PowerJob";
+            check.refuse("protocol.powerjob_s3", mistake.help(help));
+        }
+        let bucket = check.parse(&at("bucket"), file.bucket, DEFAULT_APP.to_owned(), bucket_name);
+        let max_file_size = check.parse(&at("max_file_size"), file.max_file_size, 1 << 30, parse_size);
+        check.within(&at("max_file_size"), &max_file_size, &(1 << 20..=5 << 30), |bytes| show_size(*bytes));
+        Some(Self {
+            listen: address(&at("listen"), file.listen, 7720, check),
+            bucket,
+            access_key: file.access_key?,
+            secret_key: secret_key?,
+            app: app(&at("app"), file.app, check)?,
+            timezone: check.parse(&at("timezone"), file.timezone, Tz::UTC, parse_zone),
+            max_file_size,
+        })
+    }
+}
+
 fn address(path: &str, text: Option<String>, port: u16, check: &mut Checker<'_>) -> SocketAddr {
     check.parse(path, text, SocketAddr::from(([127, 0, 0, 1], port)), parse_address)
 }
@@ -83,5 +127,15 @@ fn origin(text: &str) -> Result<Url, Mistake> {
     match url.scheme() {
         "http" | "https" if url.has_host() && is_bare => Ok(url),
         _ => Err(Mistake::new(format!("\"{text}\" is more or less than a scheme, a host and a port")).help(help)),
+    }
+}
+
+/// S3's own rule, as far as PowerJob's client insists on it.
+fn bucket_name(text: &str) -> Result<String, Mistake> {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    match text.len() {
+        3..=63 if text.chars().all(is_plain) => Ok(text.to_owned()),
+        _ => Err(Mistake::new(format!("\"{text}\" is no name of an S3 bucket"))
+            .help("3 to 63 lower-case letters, digits, \"-\" and \".\"")),
     }
 }

@@ -500,6 +500,9 @@ fn protocols_are_checked() {
 listen = "0.0.0.0:7730"
 server = "http://powerjob:10010/server"
 timezone = "Asia/Shanghia"
+[protocol.powerjob_s3]
+bucket = "Power Job"
+access_key = "ak"
 "#;
     insta::assert_snapshot!(refused(text), @r#"
     logtier.toml:3: listen = "0.0.0.0:7730"
@@ -511,5 +514,11 @@ timezone = "Asia/Shanghia"
     logtier.toml:5: timezone = "Asia/Shanghia"
       unknown time zone "Asia/Shanghia"
       help: did you mean "Asia/Shanghai"?
+    logtier.toml:6: [protocol.powerjob_s3]
+      access_key or secret_key is missing
+      help: set both, and the same as oms.storage.dfs.minio.accessKey and secretKey of PowerJob
+    logtier.toml:7: bucket = "Power Job"
+      "Power Job" is no name of an S3 bucket
+      help: 3 to 63 lower-case letters, digits, "-" and "."
     "#);
 }

@@ -73,8 +73,9 @@ pub struct Surface {
 
 /// The ports that the configuration opens.
 pub fn surfaces(protocols: &Protocol, parts: &Parts) -> anyhow::Result<Vec<Surface>> {
-    let powerjob = protocols.powerjob.as_ref().map(|settings| powerjob::front::surface(settings, parts)).transpose()?;
-    Ok(powerjob.into_iter().collect())
+    let powerjob = protocols.powerjob.as_ref().map(|settings| powerjob::front::surface(settings, parts));
+    let powerjob_s3 = protocols.powerjob_s3.as_ref().map(|settings| powerjob::s3::surface(settings, parts));
+    [powerjob, powerjob_s3].into_iter().flatten().collect()
 }
 
 /// Routes as a handler; they always answer.

@@ -77,6 +77,7 @@ pub struct Metrics {
     pub powerjob_lost_lines: Counter,
     pub powerjob_gaps: Counter,
     pub powerjob_lost_states: Counter,
+    pub powerjob_placeholders: Counter,
 }
 
 impl Default for Metrics {
@@ -137,12 +138,13 @@ impl Default for Metrics {
             store_requests: metric!("store_requests", "Requests to the object store by kind"),
             powerjob_lost_lines: metric!(
                 "powerjob_lost_lines",
-                "Lines that PowerJob's workers reported and that could not be stored in time"
+                "Lines of PowerJob's workers that were not stored in time"
             ),
             powerjob_gaps: metric!("powerjob_gaps", "Records in PowerJob's logs that say that lines are missing there"),
-            powerjob_lost_states: metric!(
-                "powerjob_lost_states",
-                "States that PowerJob's workers reported and that could not be stored"
+            powerjob_lost_states: metric!("powerjob_lost_states", "States of PowerJob's workers that were not stored"),
+            powerjob_placeholders: metric!(
+                "powerjob_placeholders",
+                "Files of PowerJob that only said \"no log\", dropped"
             ),
             registry: Registry::default(),
         };

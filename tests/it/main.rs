@@ -18,6 +18,7 @@ mod ingest_safety;
 mod life;
 mod move_safety;
 mod powerjob_proxy;
+mod powerjob_s3;
 mod read_cost;
 mod read_model;
 mod readers;

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 
 use crate::harness::daemon::{Daemon, runtime};
-use crate::harness::powerjob::{PowerJobServer, front, instance_id, report, status};
-use crate::harness::relay::Relay;
+use crate::harness::powerjob::{PowerJobServer, behind_a_relay, front, instance_id, report, status, until};
 use crate::harness::{ColdStore, Engine, Tiers, on_each_pair};
 
 const WORKER: &str = "10.0.0.1:27777";
@@ -21,15 +20,6 @@ async fn start(tiers: &Tiers, server: Option<&PowerJobServer>, more: &[(&str, &s
     let mut settings: Vec<(&str, &str)> = front.iter().map(|(name, value)| (*name, value.as_str())).collect();
     settings.extend(more);
     Daemon::start(tiers, &settings).await
-}
-
-/// Waits until the catalog says so: states are written beside the requests.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !holds().await {
-        assert!(began.elapsed() < Duration::from_secs(20), "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 async fn shown(daemon: &Daemon, id: i64) -> serde_json::Value {
@@ -179,17 +169,6 @@ fn powerjob_decides_who_may_read() {
         }
         daemon.stop().await;
     });
-}
-
-/// The daemon's database behind a line that can be cut.
-async fn behind_a_relay(tiers: &Tiers) -> (Relay, String) {
-    let env = tiers.env();
-    let (_, url) = env.iter().find(|(name, _)| name == "LOGTIER_HOT__URL").expect("a database");
-    let mut url = url::Url::parse(url).expect("a URL");
-    let relay = Relay::start(format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(3306))).await;
-    url.set_host(Some("127.0.0.1")).unwrap();
-    url.set_port(Some(relay.address.port())).unwrap();
-    (relay, url.into())
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub fn stream(
     view: &View,
     range: LineRange,
     zone: Tz,
-) -> impl Stream<Item = Result<Bytes, ReadError>> + Send + 'static {
+) -> impl Stream<Item = Result<Bytes, ReadError>> + Send + use<> {
     let file = LogFile::open(reader, view, range, zone);
     let instance = view.attempt.instance.clone();
     futures::stream::try_unfold(file, move |mut file| {

@@ -32,6 +32,7 @@ mod log_file;
 mod parse;
 mod render;
 mod report;
+pub(super) mod s3;
 mod status;
 
 pub use instance::{InstanceFacts, InstanceId, InvalidInstanceId, Status, attempt_of, is_placeholder};

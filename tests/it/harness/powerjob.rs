@@ -1,6 +1,7 @@
 //! What stands around logtier in a PowerJob deployment: its server, its workers, its console.
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -9,7 +10,9 @@ use axum::http::{HeaderMap, Method, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::Tiers;
 use super::daemon::{Answer, Daemon};
+use super::relay::Relay;
 
 /// An instance id of 2026-11-22, with room for `n` below 4 million.
 pub fn instance_id(n: i64) -> i64 {
@@ -59,7 +62,7 @@ impl PowerJobServer {
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let router = Router::new().fallback(answer).with_state(shared.clone());
         let stop = tokio_util::sync::CancellationToken::new();
-        tokio::spawn(logtier::http::serve(listener, router, stop, std::time::Duration::ZERO));
+        tokio::spawn(logtier::http::serve(listener, router, stop, Duration::ZERO));
         Self { url, seen: shared.seen, allows: shared.allows }
     }
 
@@ -138,4 +141,24 @@ impl Daemon {
         let text = answer["data"]["data"].as_str().expect("a text").to_owned();
         (text, answer["data"]["totalPages"].as_u64().expect("a number"))
     }
+}
+
+/// Waits until the catalog says so: states are written beside the requests.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < Duration::from_secs(20), "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The daemon's database behind a line that can be cut.
+pub async fn behind_a_relay(tiers: &Tiers) -> (Relay, String) {
+    let env = tiers.env();
+    let (_, url) = env.iter().find(|(name, _)| name == "LOGTIER_HOT__URL").expect("a database");
+    let mut url = url::Url::parse(url).expect("a URL");
+    let relay = Relay::start(format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(3306))).await;
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(relay.address.port())).unwrap();
+    (relay, url.into())
 }
