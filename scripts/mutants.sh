@@ -3,8 +3,10 @@
 #
 #   scripts/mutants.sh [NAME…]
 #
-# Works on a copy of HEAD under target/mutants. A mutant that survives is a test that is missing;
-# one whose text is not found any more has to be written anew.
+# Works on a copy of HEAD under target/mutants: every mutant is put in at once, each asleep until the
+# variable MUTANT names it, so that one build serves them all. The tests must pass while all are
+# asleep, and the one that is named must fail. A mutant that survives is a test that is missing; one
+# whose text is not found any more has to be written anew.
 set -uo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -13,6 +15,7 @@ OUT=$TARGET/mutants
 TREE=$OUT/tree
 
 # mutant NAME FILE PERL-SUBSTITUTION ARGUMENTS OF cargo test…
+# In the substitution, ON is true where the mutant is awake.
 NAMES=() FILES=() CHANGES=() TESTS=()
 mutant() {
     NAMES+=("$1") FILES+=("$2") CHANGES+=("$3")
@@ -21,80 +24,94 @@ mutant() {
 }
 
 mutant fence src/catalog/lease.rs \
-    's/if held\.rows_affected\(\) == 1 \{ Ok\(\(\)\) \}/if held.rows_affected() <= 1 { Ok(()) }/' \
+    's/if held\.rows_affected\(\) == 1 \{/if held.rows_affected() == 1 || ON {/' \
     --test it a_zombie_publishes_nothing
 mutant fence-in-publish src/catalog/publish.rs \
-    's/(fn publish_some.*?)lease\.assert_held\(&db, tx\)\.await\?;/$1let _ = (&lease, &db);/s' \
+    's/(fn publish_some.*?)(lease\.assert_held\(&db, tx\)\.await\?;)/$1if !ON { $2 }/s' \
     --test it a_fence_taken_inside_a_publish
 mutant verify-hot-hash src/archive/verify.rs \
-    's/if self\.hash\.digest\(\)\.cast_signed\(\) != header\.hash/if false/' \
+    's/if (self\.hash\.digest\(\)\.cast_signed\(\) != header\.hash)/if !ON && $1/' \
     --test it what_the_hot_tier_does_not_confirm
 mutant verify-object-hash src/cold/segment/replay.rs \
-    's/(if \*self\.hasher\.finalize\(\)\.as_bytes\(\) == self\.expected_hash)/$1 || true/' \
+    's/if (self\.expected_hash\.is_none_or\()/if ON || $1/' \
     --test it an_object_damaged_on_its_way
 mutant watermark src/read/lines.rs \
-    's/self\.next_line\(\) < self\.snapshot\.attempt\.archived_line/false/' \
+    's/self\.next_line\(\) < (self\.snapshot\.attempt\.archived_line)/(!ON && self.next_line() < $1)/' \
     --test it every_seed
 mutant batch-key src/ingest/commit.rs \
-    's/remembered\.extend\(batch\.key\.map\(/remembered.extend(batch.key.filter(|_| false).map(/' \
+    's/remembered\.extend\(batch\.key\.map\(/remembered.extend(batch.key.filter(|_| !ON).map(/' \
     --test it every_seed
 mutant purge-before-publish src/archive/agenda.rs \
-    's/agenda\.purge_below = Some\(attempt\.archived_line\)/agenda.purge_below = Some(attempt.next_line)/' \
+    's/purge_below = Some\(attempt\.archived_line\)/purge_below = Some(if ON { attempt.next_line } else { attempt.archived_line })/' \
     --test it every_seed
 mutant grace src/archive/agenda.rs \
-    's/\.after\(policy\.purge_grace\)/.after(Duration::ZERO)/' \
-    --lib agenda
-mutant fsync-database src/db/engine.rs \
-    's/PRAGMA synchronous = FULL/PRAGMA synchronous = NORMAL/' \
-    --lib sqlite_syncs
+    's/\.after\(policy\.purge_grace\)/.after(if ON { Duration::ZERO } else { policy.purge_grace })/' \
+    --lib chunks_go_only_after_the_grace
+mutant fsync-database src/db/mod.rs \
+    's/sqlx::query\(\*statement\)/sqlx::query(if ON \&\& statement.contains("synchronous") { "PRAGMA synchronous = NORMAL" } else { *statement })/' \
+    --lib sqlite_syncs_every_commit
 mutant fsync-folder src/cold/open.rs \
-    's/with_fsync\(true\)/with_fsync(false)/' \
-    --lib a_folder_syncs
-mutant doomed-upload src/catalog/sql.rs \
-    's/(frames_offset = \?.{0,80}WHERE id = \?) AND state = 0/$1/s' \
+    's/with_fsync\(true\)/with_fsync(!ON)/' \
+    --lib a_folder_syncs_what_it_writes
+mutant doomed-upload src/catalog/publish.rs \
+    's/sqlx::query\(sql::make_live\(\)\)/sqlx::query(sqlx::AssertSqlSafe(sql::make_live().replace(" AND state = 0", if ON { "" } else { " AND state = 0" })))/' \
     --test it an_upload_that_the_sweeper_dooms
-mutant deleted-in-between src/catalog/sql.rs \
-    's/(WHERE id = \? AND archived_line = \?) AND state NOT IN \(3, 4\)/$1/' \
+mutant deleted-in-between src/catalog/publish.rs \
+    's/(sql::raise_watermark\(entry\.shard\))/$1.replace(" AND state NOT IN (3, 4)", if ON { "" } else { " AND state NOT IN (3, 4)" })/' \
     --test it an_attempt_deleted_between_plan_and_publish
-mutant finish-keeps-expiry src/catalog/sql.rs \
-    's/finished_at = \?, expires_at = NULL,/finished_at = ?,/' \
+mutant finish-keeps-expiry src/catalog/declare.rs \
+    's/(sql::finish_attempt\(home\.shard\))/$1.replace("expires_at = NULL, ", if ON { "" } else { "expires_at = NULL, " })/' \
     --test it a_client_that_finishes_what_was_inferred
+mutant clock src/archive/run.rs \
+    's/(check_clock\(shared, db\)\.await\?;)/if !ON { $1 }/' \
+    --test it a_daemon_whose_clock_is_days_ahead
 
 wanted=" $* "
 is_wanted() { [ "$wanted" = "  " ] || [[ $wanted == *" $1 "* ]]; }
+# shellcheck disable=SC2086  # several arguments
+passes() { (cd "$TREE" && cargo test --quiet $1) >"$OUT/$2.log" 2>&1; }
 
 mkdir -p "$OUT"
 git worktree remove --force "$TREE" 2>/dev/null
 git worktree prune
 git worktree add --quiet --detach "$TREE" HEAD || die "no copy of HEAD under $TREE"
 trap 'git worktree remove --force "$TREE"' EXIT
-export CARGO_TARGET_DIR=$OUT/target
-# The dependencies as they are built already.
-[ -d "$CARGO_TARGET_DIR" ] || { mkdir -p "$CARGO_TARGET_DIR" && cp -a --reflink=auto "$TARGET/debug" "$CARGO_TARGET_DIR/"; }
 
 status=0
+for at in "${!NAMES[@]}"; do
+    file=$TREE/${FILES[$at]} before=$(cksum <"$TREE/${FILES[$at]}")
+    awake="std::env::var_os(\"MUTANT\").is_some_and(|name| name == \"${NAMES[$at]}\")"
+    AWAKE=$awake perl -0pi -e "${CHANGES[$at]} && s/\bON\b/\$ENV{AWAKE}/g" "$file"
+    if [ "$before" = "$(cksum <"$file")" ]; then
+        note "${NAMES[$at]}: its text is not in ${FILES[$at]}"
+        status=1
+    fi
+done
+
+# The dependencies as they are built already.
+export CARGO_TARGET_DIR=$OUT/target
+if [ ! -d "$CARGO_TARGET_DIR" ]; then
+    mkdir -p "$CARGO_TARGET_DIR/debug"
+    cp -a --reflink=auto "$TARGET"/debug/{.fingerprint,build,deps} "$CARGO_TARGET_DIR/debug/"
+fi
+(cd "$TREE" && cargo test --quiet --no-run --lib --test it) >"$OUT/build.log" 2>&1 ||
+    die "the mutants do not compile: see $OUT/build.log"
+
 say "| mutant | where | caught by |"
 say "| --- | --- | --- |"
 for at in "${!NAMES[@]}"; do
-    name=${NAMES[$at]} file=${FILES[$at]} tests=${TESTS[$at]}
+    name=${NAMES[$at]} tests=${TESTS[$at]}
     is_wanted "$name" || continue
-    perl -0pi -e "${CHANGES[$at]}" "$TREE/$file"
-    if git -C "$TREE" diff --quiet; then
-        say "| $name | $file | **not applied: its text is not there** |"
+    unset MUTANT
+    if ! passes "$tests" "$name"; then
+        caught="**\`$tests\` fails without it**"
         status=1
-        continue
-    fi
-    # shellcheck disable=SC2086  # several arguments
-    if ! (cd "$TREE" && cargo test --quiet --no-run $tests) >"$OUT/$name.log" 2>&1; then
-        say "| $name | $file | **does not compile, see $OUT/$name.log** |"
-        status=1
-    elif (cd "$TREE" && cargo test --quiet $tests) >"$OUT/$name.log" 2>&1; then
-        say "| $name | $file | **survived \`$tests\`** |"
+    elif export MUTANT=$name && passes "$tests" "$name"; then
+        caught="**survived \`$tests\`**"
         status=1
     else
         caught=$(sed -n 's/^    \([a-z_:]*\)$/`\1`/p' "$OUT/$name.log" | sort -u | paste -sd' ')
-        say "| $name | $file | ${caught:-an abort, see $OUT/$name.log} |"
     fi
-    git -C "$TREE" checkout --quiet -- .
+    say "| $name | ${FILES[$at]} | ${caught:-an abort, see $OUT/$name.log} |"
 done
 exit "$status"

@@ -14,6 +14,19 @@ const TASK: &str = "mover";
 /// How often one who waits for the lease looks.
 const WAIT_POLL: Duration = Duration::from_millis(200);
 
+/// How far this machine's clock may be from the database's: more than any that is kept by NTP, and
+/// little against any retention.
+pub(super) const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(300);
+
+/// Refuses to go by a clock that is wrong: one that jumped a year ahead would expire a year's logs.
+pub(super) async fn check_clock(shared: &Shared, db: &Arc<Db>) -> Result<(), ArchiveError> {
+    let (theirs, ours) = (db.ping().await?, shared.clock.now());
+    if ours.since(theirs).max(theirs.since(ours)) > MAX_CLOCK_DIFFERENCE {
+        return Err(ArchiveError::ClockDiffers { ours, theirs });
+    }
+    Ok(())
+}
+
 /// Takes the lease; waits at most `patience` while another daemon holds it.
 pub(super) async fn claim(shared: &Shared, db: &Arc<Db>, patience: Duration) -> Result<Option<Lease>, ArchiveError> {
     let deadline = shared.clock.instant() + patience;

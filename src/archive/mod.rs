@@ -83,6 +83,13 @@ pub enum ArchiveError {
     LeaseLost,
     #[error("the daemon is stopping")]
     Stopping,
+    /// Going by it, the run would expire what is not over.
+    #[error(
+        "this machine's clock shows {ours}, the database's {theirs}: nothing is moved or expired until they agree \
+         to {} minutes; set the clock of the one that is wrong",
+        claim::MAX_CLOCK_DIFFERENCE.as_secs() / 60
+    )]
+    ClockDiffers { ours: Millis, theirs: Millis },
     /// The object does not hold what the chunk rows say. It is never published.
     #[error("verify {key}: {what}")]
     Mismatch { key: String, what: String },
@@ -103,7 +110,7 @@ impl ArchiveError {
         match self {
             Self::Db(error) => !matches!(error, crate::db::Error::Row(_)),
             Self::Cold(error) => !error.is_permanent() || matches!(error, crate::cold::Error::Refused { .. }),
-            Self::LeaseLost | Self::Stopping => true,
+            Self::LeaseLost | Self::Stopping | Self::ClockDiffers { .. } => true,
             Self::Mismatch { .. } => false,
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::build::{Built, build};
 use super::candidates::{Candidates, DueWork, Group};
-use super::claim::{claim, hold};
+use super::claim::{check_clock, claim, hold};
 use super::plan::{Planned, plan};
 use super::publish::{publish, set_aside};
 use super::report::MAX_LISTED;
@@ -91,6 +91,7 @@ fn fail(shared: &Shared, report: &mut RunReport, what: &str, error: &ArchiveErro
 /// Answers false where another daemon is at it and nobody insisted.
 async fn run_server(shared: &Shared, db: &Arc<Db>, cause: Cause, report: &mut RunReport) -> Result<bool, ArchiveError> {
     let patience = if cause == Cause::Request { REQUEST_PATIENCE } else { Duration::ZERO };
+    check_clock(shared, db).await?;
     let Some(lease) = claim(shared, db, patience).await? else { return Ok(false) };
     pause_after("claim", &shared.clock).await;
     let work = async {

@@ -277,6 +277,21 @@ fn a_key_sent_again_after_another_attempt_opened_stays_with_its_own() {
 }
 
 #[test]
+fn a_daemon_whose_clock_is_days_ahead_expires_nothing() {
+    scene(async |driver| {
+        due(driver).await?;
+        driver.run(1, Stop::Never).await?;
+        for days in [100, -100] {
+            driver.set_skew(0, days * 24 * HOUR);
+            driver.run(0, Stop::Never).await?;
+            driver.set_skew(0, 0);
+            read_all(driver).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_writer_that_stood_still_does_not_age_its_attempt() {
     scene(async |driver| {
         // No key: nothing limits how long it may stand.

@@ -309,6 +309,10 @@ impl Model {
         excused: bool,
     ) -> Result<(), Violation> {
         self.reads += 1;
+        if before.incarnation != self.attempt(name).incarnation {
+            // It began with lines of an attempt that was forgotten while it stood still.
+            return Ok(());
+        }
         match read {
             Ok(read) => self.check_lines(before, now, &read),
             Err(ReadError::NeverLogged) => self.unknown(name, before, now),
