@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Connection};
 
 use crate::harness::daemon::{Daemon, runtime};
 use crate::harness::mysql::TestDatabase;
+use crate::harness::s3::{Flavour, S3Server};
 use crate::harness::{Tiers, on_each_pair};
 
 /// By PowerJob's `MySqlSeriesDfsService`, and its own schema.
@@ -261,6 +262,152 @@ fn powerjobs_table_comes_in_once() {
             assert!(report.contains("       121  were there already, line by line"), "{report}");
             check_logs(&daemon, &truth).await;
             assert_eq!(powerjob.checksums().await, before, "PowerJob's tables were written to");
+            daemon.stop().await;
+        });
+    });
+}
+
+/// Writes a `mongodump` of GridFS with chunks of 1,000 bytes, the last chunk of each log first.
+fn write_dump(folder: &std::path::Path, logs: &Truth) {
+    let (mut files, mut chunks) = (Vec::new(), Vec::new());
+    for (n, (id, log)) in logs.iter().enumerate() {
+        let mut object_id = [0; 12];
+        object_id[4..].copy_from_slice(&id.to_be_bytes());
+        let object_id = bson::oid::ObjectId::from_bytes(object_id);
+        let uploaded_at = bson::DateTime::from_millis(1_751_500_000_000 + n as i64);
+        files.push(bson::doc! {
+            "_id": object_id, "filename": format!("oms-{id}.log"), "length": log.len() as i64, "chunkSize": 1_000_i32,
+            "uploadDate": uploaded_at,
+        });
+        for (n, data) in log.chunks(1_000).enumerate().collect::<Vec<_>>().into_iter().rev() {
+            let data = bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: data.to_vec() };
+            chunks.push(bson::doc! { "files_id": object_id, "n": n as i32, "data": data });
+        }
+    }
+    for (name, documents) in [("log.files.bson", files), ("log.chunks.bson", chunks)] {
+        let bytes: Vec<u8> = documents.iter().flat_map(|document| document.to_vec().expect("BSON")).collect();
+        std::fs::write(folder.join(name), bytes).expect("written");
+    }
+}
+
+fn small_truth() -> Truth {
+    (0..12).map(|n| (FIRST_ID + (n << 22) * 60_000, log_of(n, 5 + n as usize * 9))).collect()
+}
+
+/// The same logs from a dump, a bucket and a folder: the first brings them, the others find them there.
+#[test]
+fn every_storage_of_powerjob_leads_to_the_same_log() {
+    on_each_pair(|tiers| {
+        runtime().block_on(async {
+            let truth = small_truth();
+            let daemon = Daemon::start(tiers, &[("LOGTIER_RETENTION__DEFAULT__COLD_FOR", "forever")]).await;
+            // Live lines came first, in another order than the file has them.
+            let (live, _) = truth.iter().next().expect("a log");
+            let records = [
+                "2025-07-03T02:00:02.026Z\",\"message\":\"处理 0.2",
+                "2025-07-03T02:00:00.000Z\",\"message\":\"处理 0.0",
+            ];
+            let records = records
+                .map(|record| format!("{{\"ts\":\"{record}\",\"level\":\"INFO\",\"source\":\"10.0.0.0:27777\"}}\n"));
+            daemon.post(&format!("/apps/powerjob/instances/{live}/records"), records.concat()).await.expect(200);
+
+            let dump = tempfile::tempdir().expect("a folder");
+            write_dump(dump.path(), &truth);
+            let report = import(tiers, &daemon, &["powerjob", "--from", &dump.path().display().to_string()]).await;
+            assert!(report.contains("imported 12 files") && report.contains("there in part: 2 lines kept"), "{report}");
+            let others: Truth = truth.clone().into_iter().skip(1).collect();
+            check_logs(&daemon, &others).await;
+            let raw = daemon.get(&format!("/apps/powerjob/instances/{live}/download?format=raw")).await.expect(200);
+            let mut lines: Vec<String> = raw.text().lines().map(str::to_owned).collect();
+            lines.sort();
+            assert_eq!(lines, ["处理 0.0", "处理 0.1", "处理 0.2", "处理 0.3", "处理 0.4"]);
+
+            let server = S3Server::start(Flavour::S3);
+            let place = server.place();
+            std::fs::create_dir_all(server.bucket_folder().join("log")).expect("made");
+            std::fs::create_dir_all(server.bucket_folder().join("container")).expect("made");
+            std::fs::write(server.bucket_folder().join("container/x.jar"), b"PK").expect("written");
+            let folder = tempfile::tempdir().expect("a folder");
+            for (id, log) in &truth {
+                std::fs::write(server.bucket_folder().join(format!("log/oms-{id}.log")), log).expect("written");
+                std::fs::write(folder.path().join(format!("{id}-stable.log")), log).expect("written");
+            }
+            std::fs::write(server.bucket_folder().join("log/oms-5.log"), PLACEHOLDER).expect("written");
+            let bucket = format!("s3://{}/log/", place.bucket);
+            let words = ["powerjob", "--from", &bucket, "--endpoint", &place.endpoint, "--region", &place.region];
+            let mut command = command(tiers, &daemon, &words);
+            command
+                .env("AWS_ACCESS_KEY_ID", &place.access_key_id)
+                .env("AWS_SECRET_ACCESS_KEY", &place.secret_access_key);
+            let output =
+                tokio::task::spawn_blocking(move || command.output().expect("it runs")).await.expect("it ends");
+            let report = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(
+                report.contains("        12  were there already") && report.contains("1  a placeholder"),
+                "{output:?}"
+            );
+
+            let report =
+                import(tiers, &daemon, &["files", &folder.path().display().to_string(), "--preset", "powerjob"]).await;
+            assert!(report.contains("        12  were there already"), "{report}");
+            check_logs(&daemon, &others).await;
+            daemon.stop().await;
+        });
+    });
+}
+
+/// Trees of files as schedulers leave them; a file that grew is completed.
+#[test]
+fn trees_of_files_come_in_by_their_paths() {
+    on_each_pair(|tiers| {
+        runtime().block_on(async {
+            let daemon = Daemon::start(tiers, &[("LOGTIER_RETENTION__DEFAULT__COLD_FOR", "forever")]).await;
+            let tree = tempfile::tempdir().expect("a folder");
+            let write = |path: &str, text: &str| {
+                let path = tree.path().join(path);
+                std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+                std::fs::write(&path, text).expect("written");
+                let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_740_000_000);
+                std::fs::File::options()
+                    .append(true)
+                    .open(&path)
+                    .and_then(|file| file.set_modified(long_ago))
+                    .expect("set");
+            };
+            let airflow = "dag_id=etl/run_id=manual__2025-01-02T03:04:05+00:00/task_id=load/attempt=2.log";
+            write(&format!("air/{airflow}"), "[2025-01-02T03:05:00.123+0000] {t.py:1} ERROR - no\n  Traceback\n");
+            write("air/dag_id=etl/README", "x");
+            write("xxl/2025-01-02/4711.log", "2025-01-02 10:00:00 [a#b]-[1]-[t] one\n");
+            write("xxl/gluesource/1.sh", "x");
+            let dir = |name: &str| tree.path().join(name).display().to_string();
+
+            let report = import(tiers, &daemon, &["files", &dir("air"), "--preset", "airflow"]).await;
+            assert!(
+                report.contains("imported 1 file, 2 lines") && report.contains("not that of a log: dag_id=etl/README"),
+                "{report}"
+            );
+            let instance = "etl/manual__2025-01-02T03:04:05%2B00:00/load";
+            let shown =
+                daemon.get(&format!("/instances?app=powerjob&instance={instance}&attempt=2")).await.expect(200).json();
+            let of = |name: &str| shown[name].as_str().unwrap_or_default().to_owned();
+            assert_eq!(
+                (of("job"), of("created_at"), of("finished_at")),
+                ("etl.load".to_owned(), "2025-01-02T03:05:00.123Z".to_owned(), "2025-01-02T03:05:00.123Z".to_owned())
+            );
+            let raw = daemon
+                .get(&format!("/instances/download?app=powerjob&instance={instance}&format=raw&level=error"))
+                .await;
+            assert_eq!(raw.expect(200).text(), "[2025-01-02T03:05:00.123+0000] {t.py:1} ERROR - no\n  Traceback\n");
+
+            for text in ["2025-01-02 10:00:00 [a#b]-[1]-[t] one\n", "2025-01-02 10:00:00 [a#b]-[1]-[t] one\ntwo\n"] {
+                write("xxl/2025-01-02/4711.log", text);
+                let report = import(tiers, &daemon, &["files", &dir("xxl"), "--preset", "xxl-job"]).await;
+                assert!(report.contains("imported 1 file, 1 line,"), "{report}");
+                let raw = daemon.get("/apps/powerjob/instances/4711/download?format=raw").await.expect(200);
+                assert_eq!(raw.text(), text);
+            }
+            let report = import(tiers, &daemon, &["files", &dir("xxl"), "--pattern", "{date}/{instance}.log"]).await;
+            assert!(report.contains("         1  were imported before"), "{report}");
             daemon.stop().await;
         });
     });

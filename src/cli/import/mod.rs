@@ -15,8 +15,13 @@
 //!
 //! Invariant: nothing here writes to what it imports from.
 
+mod files;
+mod gridfs;
 mod journal;
 mod mysql;
+mod objects;
+mod pattern;
+mod plain;
 mod powerjob;
 mod progress;
 mod report;
@@ -48,8 +53,10 @@ const PIECE_BYTES: u64 = 4 << 20;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ImportCommand {
-    /// PowerJob's stored logs, from its MySQL table
+    /// PowerJob's stored logs: its MySQL table, its bucket, or a dump of its MongoDB
     Powerjob(powerjob::PowerjobArgs),
+    /// A tree of log files
+    Files(files::FilesArgs),
 }
 
 /// What every import understands.
@@ -70,9 +77,6 @@ struct Common {
     /// Where to remember what is done [default: a file under $XDG_STATE_HOME/logtier/import]
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
-    /// Where the logs are; --url may name it, too, and the daemon is then that of $LOGTIER_URL
-    #[arg(long, value_name = "URL")]
-    from: Option<String>,
     /// How long a daemon that does not answer, or is busy, is waited for
     #[arg(long, value_name = "SPAN", default_value = "5m", value_parser = args::span)]
     retry_for: Duration,
@@ -86,11 +90,11 @@ fn charset(name: &str) -> Result<&'static Encoding, String> {
 impl ImportCommand {
     /// What `--url` names where it is no http address is the source; then another url is the daemon's.
     pub(super) fn adopt(&mut self, url: &mut String) {
-        let Self::Powerjob(powerjob::PowerjobArgs { common, .. }) = self;
-        if common.from.is_none() && !url.starts_with("http://") && !url.starts_with("https://") {
+        let Self::Powerjob(powerjob::PowerjobArgs { from, .. }) = self else { return };
+        if from.is_none() && !url.starts_with("http://") && !url.starts_with("https://") {
             let daemon = std::env::var("LOGTIER_URL").ok().filter(|daemon| !daemon.is_empty());
             let daemon = daemon.unwrap_or_else(|| super::DEFAULT_URL.to_owned());
-            common.from = Some(std::mem::replace(url, daemon));
+            *from = Some(std::mem::replace(url, daemon));
         }
     }
 }
@@ -98,6 +102,7 @@ impl ImportCommand {
 pub(super) async fn import(session: &mut Session, command: ImportCommand) -> anyhow::Result<Exit> {
     match command {
         ImportCommand::Powerjob(args) => powerjob::import(session, args).await,
+        ImportCommand::Files(args) => files::import(session, args).await,
     }
 }
 
@@ -168,6 +173,7 @@ trait Source {
 /// How a log's bytes become lines.
 enum Lines {
     PowerJob(crate::protocol::powerjob::Parser),
+    Plain(plain::PlainParser),
 }
 
 /// One run of an import.

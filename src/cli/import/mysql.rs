@@ -52,8 +52,7 @@ impl fmt::Display for Table {
 pub(super) struct FileTable {
     pool: MySqlPool,
     files: Table,
-    /// `None` where PowerJob keeps its instances elsewhere.
-    instances: Option<Table>,
+    instances: Option<InstanceTable>,
     settings: powerjob::Settings,
     newest: HashMap<InstanceId, i64>,
     placeholders: HashSet<i64>,
@@ -86,32 +85,76 @@ pub(super) fn options(url: &str, password: Option<&str>) -> anyhow::Result<MySql
     Ok(options.statement_cache_capacity(32))
 }
 
+/// Connects for reading, which is all that such a connection can do.
+pub(super) async fn connect(options: MySqlConnectOptions, connections: u32) -> anyhow::Result<MySqlPool> {
+    let pool = MySqlPoolOptions::new()
+        .max_connections(connections)
+        .after_connect(|connection, _| Box::pin(async move { connection.execute(sql::READ_ONLY).await.map(drop) }));
+    pool.connect_with(options).await.context("connect to PowerJob's database")
+}
+
+async fn has_table(pool: &MySqlPool, table: &Table) -> anyhow::Result<bool> {
+    let count = sqlx::query_scalar::<_, i64>(sql::HAS_TABLE).bind(&table.0).fetch_one(pool).await;
+    Ok(count.with_context(|| format!("look for the table {table}"))? > 0)
+}
+
+/// What PowerJob knows of its instances.
+#[derive(Debug)]
+pub(super) struct InstanceTable {
+    pool: MySqlPool,
+    table: Table,
+}
+
+impl InstanceTable {
+    /// `None`, which is said, where there is no such table.
+    pub(super) async fn open(pool: MySqlPool, table: Table) -> anyhow::Result<Option<Self>> {
+        if has_table(&pool, &table).await? {
+            return Ok(Some(Self { pool, table }));
+        }
+        eprintln!(
+            "logtier: there is no table {table} here: logs get no job, outcome or attempt; name it with --instance-table"
+        );
+        Ok(None)
+    }
+
+    /// Of at most a page of instances.
+    pub(super) async fn facts(&self, ids: &[InstanceId]) -> anyhow::Result<HashMap<InstanceId, Facts>> {
+        let mut facts = HashMap::new();
+        if ids.is_empty() {
+            return Ok(facts);
+        }
+        let mut query = sqlx::query(AssertSqlSafe(sql::instances(&self.table, ids.len()))).persistent(false);
+        for id in ids {
+            query = query.bind(id.get());
+        }
+        for row in query.fetch_all(&self.pool).await.context("read PowerJob's instances")? {
+            let number = |name: &str| row.try_get::<Option<i64>, _>(name);
+            let Some(id) = number("instance_id")?.and_then(|id| InstanceId::new(id).ok()) else { continue };
+            let status = row.try_get::<Option<i32>, _>("status")?;
+            let known = Facts {
+                ids: InstanceFacts {
+                    app_id: number("app_id")?,
+                    job_id: number("job_id")?,
+                    wf_instance_id: number("wf_instance_id")?,
+                },
+                status: status.and_then(|code| Status::from_code(code.into())),
+                attempt: attempt_of(number("running_times")?.unwrap_or(1)),
+                finished_at: number("finished_time")?,
+            };
+            facts.insert(id, known);
+        }
+        Ok(facts)
+    }
+}
+
 impl FileTable {
     pub(super) async fn open(
-        options: MySqlConnectOptions,
-        connections: u32,
+        pool: MySqlPool,
         files: Table,
-        instances: Table,
+        instances: Option<InstanceTable>,
         settings: powerjob::Settings,
     ) -> anyhow::Result<Self> {
-        let pool = MySqlPoolOptions::new()
-            .max_connections(connections)
-            .after_connect(|connection, _| Box::pin(async move { connection.execute(sql::READ_ONLY).await.map(drop) }));
-        let pool = pool.connect_with(options).await.context("connect to PowerJob's database")?;
-        let has = async |table: &Table| -> anyhow::Result<bool> {
-            Ok(sqlx::query_scalar::<_, i64>(sql::HAS_TABLE).bind(&table.0).fetch_one(&pool).await? > 0)
-        };
-        ensure!(has(&files).await?, "there is no table {files} in this database; name it with --table");
-        let instances = match has(&instances).await? {
-            true => Some(instances),
-            false => {
-                eprintln!(
-                    "logtier: there is no table {instances} here: logs get no job, outcome or attempt; name it with \
-                     --instance-table"
-                );
-                None
-            }
-        };
+        ensure!(has_table(&pool, &files).await?, "there is no table {files} in this database; name it with --table");
         let (newest, placeholders) = (HashMap::new(), HashSet::new());
         Ok(Self { pool, files, instances, settings, newest, placeholders, after: 0, rows: 0, samples: Vec::new() })
     }
@@ -168,32 +211,6 @@ impl FileTable {
         Ok(())
     }
 
-    async fn facts(&self, ids: &[InstanceId]) -> anyhow::Result<HashMap<InstanceId, Facts>> {
-        let mut facts = HashMap::new();
-        let Some(table) = self.instances.as_ref().filter(|_| !ids.is_empty()) else { return Ok(facts) };
-        let mut query = sqlx::query(AssertSqlSafe(sql::instances(table, ids.len()))).persistent(false);
-        for id in ids {
-            query = query.bind(id.get());
-        }
-        for row in query.fetch_all(&self.pool).await.context("read PowerJob's instances")? {
-            let number = |name: &str| row.try_get::<Option<i64>, _>(name);
-            let Some(id) = number("instance_id")?.and_then(|id| InstanceId::new(id).ok()) else { continue };
-            let status = row.try_get::<Option<i32>, _>("status")?;
-            let known = Facts {
-                ids: InstanceFacts {
-                    app_id: number("app_id")?,
-                    job_id: number("job_id")?,
-                    wf_instance_id: number("wf_instance_id")?,
-                },
-                status: status.and_then(|code| Status::from_code(code.into())),
-                attempt: attempt_of(number("running_times")?.unwrap_or(1)),
-                finished_at: number("finished_time")?,
-            };
-            facts.insert(id, known);
-        }
-        Ok(facts)
-    }
-
     fn judge(&self, row: &FileRow) -> Result<InstanceId, Skip> {
         if row.bucket != LOG_BUCKET {
             return Err(Skip::OtherBucket);
@@ -224,7 +241,7 @@ impl Source for FileTable {
         self.after = last.id;
         let judged: Vec<_> = rows.iter().map(|row| (row, self.judge(row))).collect();
         let ids: Vec<InstanceId> = judged.iter().filter_map(|(_, verdict)| verdict.ok()).collect();
-        let facts = self.facts(&ids).await?;
+        let facts = powerjob::facts_of(self.instances.as_ref(), &ids).await?;
         let found = judged.into_iter().map(|(row, verdict)| match verdict {
             Ok(id) => Found::Log(Log {
                 name: row.name.clone(),

@@ -1,13 +1,18 @@
 //! `logtier import powerjob`: from wherever PowerJob stores its logs.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use chrono_tz::Tz;
 use clap::Args;
+use sqlx::mysql::MySqlConnectOptions;
+use url::Url;
 
-use super::mysql::{self, FileTable, Table};
+use super::gridfs::Dump;
+use super::mysql::{self, FileTable, InstanceTable, Table};
+use super::objects::{self, Objects, StoreArgs};
 use super::{Common, End, Importer, Lines, Source, Target, conclude};
 use crate::cli::{Exit, Session, output};
 use crate::model::{AttemptNo, Millis, Timestamp};
@@ -15,17 +20,29 @@ use crate::protocol::powerjob::{InstanceFacts, InstanceId, Line, Parser, Status,
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The source is mysql://user@host:3306/powerjob, or the jdbc: URL of PowerJob's configuration. It is never written to.")]
+The source is one of
+  mysql://user@host:3306/powerjob   its table of files; the jdbc: URL of PowerJob's configuration will do
+  s3://bucket/log/                  its bucket in MinIO (with --endpoint) or another S3; oss:// for Alibaba's
+  FOLDER                            a mongodump of its GridFS
+It is never written to.")]
 pub(in crate::cli) struct PowerjobArgs {
+    /// Where the logs are; --url may name it, too, and the daemon is then that of $LOGTIER_URL
+    #[arg(long, value_name = "SOURCE")]
+    pub(super) from: Option<String>,
     /// PowerJob's table of files
     #[arg(long, value_name = "NAME", default_value = "powerjob_files")]
     table: Table,
     /// PowerJob's table of instances, which tells job, outcome and attempt
     #[arg(long, value_name = "NAME", default_value = "instance_info")]
     instance_table: Table,
-    /// File with the password of the source; safer than in its URL
+    /// The database with that table, where the logs are elsewhere
+    #[arg(long, value_name = "URL")]
+    instances: Option<String>,
+    /// File with the password of the database; safer than in its URL
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
     /// The time zone of the PowerJob server that wrote the files
     #[arg(long, value_name = "ZONE", default_value = "Asia/Shanghai", value_parser = parse_zone)]
     timezone: Tz,
@@ -134,29 +151,94 @@ impl Facts {
     }
 }
 
+/// What is known of these instances; nothing without a table.
+pub(super) async fn facts_of(
+    table: Option<&InstanceTable>,
+    ids: &[InstanceId],
+) -> anyhow::Result<HashMap<InstanceId, Facts>> {
+    match table {
+        Some(table) => table.facts(ids).await,
+        None => Ok(HashMap::new()),
+    }
+}
+
 pub(super) async fn import(session: &mut Session, args: PowerjobArgs) -> anyhow::Result<Exit> {
-    let source = args.common.from.as_deref().context("name the source: --url mysql://user@host:3306/powerjob")?;
-    let settings = Settings { zone: args.timezone };
-    let password = match &args.password_file {
-        Some(file) => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-            Some(text.trim_end_matches(['\r', '\n']).to_owned())
+    let source = args.from.as_deref().context("name the source: --from mysql://user@host:3306/powerjob")?;
+    if source.starts_with("mysql:") || source.starts_with("mariadb:") || source.starts_with("jdbc:") {
+        from_table(session, &args, source).await
+    } else if let Some((_, _)) = source.split_once("://").filter(|(scheme, _)| *scheme != "file") {
+        from_bucket(session, &args, source).await
+    } else {
+        from_dump(session, &args, source.strip_prefix("file://").unwrap_or(source)).await
+    }
+}
+
+impl PowerjobArgs {
+    fn settings(&self) -> Settings {
+        Settings { zone: self.timezone }
+    }
+
+    fn database(&self, url: &str) -> anyhow::Result<MySqlConnectOptions> {
+        let password = match &self.password_file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+                Some(text.trim_end_matches(['\r', '\n']).to_owned())
+            }
+            None => None,
+        };
+        mysql::options(url, password.as_deref())
+    }
+
+    /// The database that `--instances` names.
+    async fn other_instances(&self) -> anyhow::Result<Option<InstanceTable>> {
+        match &self.instances {
+            Some(url) => {
+                InstanceTable::open(mysql::connect(self.database(url)?, 1).await?, self.instance_table.clone()).await
+            }
+            None => Ok(None),
         }
-        None => None,
+    }
+
+    async fn check_zone<S: Source>(&self, source: &S, samples: &[Sample<S::Key>]) -> anyhow::Result<()> {
+        if self.any_timezone { Ok(()) } else { check_zone(source, samples, self.timezone).await }
+    }
+}
+
+async fn from_table(session: &mut Session, args: &PowerjobArgs, url: &str) -> anyhow::Result<Exit> {
+    let options = args.database(url)?;
+    let (host, port, database) = (options.get_host(), options.get_port(), options.get_database().unwrap_or_default());
+    let name = format!("mysql {host}:{port}/{database} {}", args.table);
+    let pool = mysql::connect(options, u32::from(args.common.parallel) + 1).await?;
+    let instances = match args.instances {
+        Some(_) => args.other_instances().await?,
+        None => InstanceTable::open(pool.clone(), args.instance_table.clone()).await?,
     };
-    let options = mysql::options(source, password.as_deref())?;
-    let name =
-        format!("mysql {}:{} {:?} {}", options.get_host(), options.get_port(), options.get_database(), args.table);
-    let connections = u32::from(args.common.parallel) + 1;
-    let mut files =
-        FileTable::open(options, connections, args.table.clone(), args.instance_table.clone(), settings).await?;
+    let mut files = FileTable::open(pool, args.table.clone(), instances, args.settings()).await?;
     let importer = Importer::new(session, &args.common, &name).await?;
     files.scan().await?;
-    if !args.any_timezone {
-        check_zone(&files, &files.samples, args.timezone).await?;
-    }
+    args.check_zone(&files, &files.samples).await?;
     importer.progress.borrow_mut().expect(files.rows);
     let (report, result) = importer.run(&mut files).await;
+    conclude(session, &report, result)
+}
+
+async fn from_bucket(session: &mut Session, args: &PowerjobArgs, url: &str) -> anyhow::Result<Exit> {
+    let url: Url = url.parse().with_context(|| format!("\"{url}\" is no URL such as s3://bucket/log/"))?;
+    let name = format!("bucket {}", objects::shown(&url));
+    let mut objects = Objects::new(args.store.open(url)?, args.other_instances().await?, args.settings());
+    let importer = Importer::new(session, &args.common, &name).await?;
+    args.check_zone(&objects, &objects.samples().await?).await?;
+    let (report, result) = importer.run(&mut objects).await;
+    conclude(session, &report, result)
+}
+
+async fn from_dump(session: &mut Session, args: &PowerjobArgs, folder: &str) -> anyhow::Result<Exit> {
+    let folder = Path::new(folder).canonicalize().with_context(|| format!("find {folder}"))?;
+    let mut dump = Dump::open(&folder, args.other_instances().await?, args.settings())?;
+    let importer = Importer::new(session, &args.common, &format!("dump {}", folder.display())).await?;
+    args.check_zone(&dump, &dump.samples).await?;
+    importer.progress.borrow_mut().expect(dump.total);
+    let (report, result) = importer.run(&mut dump).await;
     conclude(session, &report, result)
 }
 

@@ -8,12 +8,15 @@ use reqwest::header::HeaderName;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::plain::PlainLine;
 use super::report::{Brought, Skip};
 use super::stored::{Stored, StoredLog};
 use super::{End, Importer, Lines, Log, Source, Target};
 use crate::cli::client::{Call, ClientError};
+use crate::cli::record::NewRecord;
 use crate::cli::split::{BATCH_BYTES, BATCH_LINES};
-use crate::model::Timestamp;
+use crate::model::{Level, Timestamp};
+use crate::protocol::known::Fingerprint;
 use crate::protocol::powerjob;
 
 /// How often another writer of the same instance may be faster before the import gives up on it.
@@ -80,6 +83,7 @@ impl Lines {
     fn push(&mut self, piece: &[u8], writer: &mut Writer<'_>) {
         match self {
             Self::PowerJob(parser) => never(parser.push(piece, |line| writer.powerjob(line))),
+            Self::Plain(parser) => parser.push(piece, |line| writer.plain(line)),
         }
     }
 
@@ -89,6 +93,7 @@ impl Lines {
                 // A file may lack its last line break; the log goes on all the same.
                 writer.powerjob(powerjob::Line { partial: false, ..line })
             })),
+            Self::Plain(parser) => parser.finish(|line| writer.plain(line)),
         }
     }
 }
@@ -139,19 +144,34 @@ impl<'a> Writer<'a> {
     fn powerjob(&mut self, line: powerjob::Line<'_>) -> Result<(), std::convert::Infallible> {
         let message = self.in_utf8(line.message);
         let line = powerjob::Line { message: &message, ..line };
-        self.last_ts = self.last_ts.max(Some(line.ts));
-        if !self.stored.lines.is_empty() && self.stored.lines.take(line.fingerprint()) {
+        self.add(line.ts, line.fingerprint(), |json| {
+            line.record().write_json(json);
+            json.push(b'\n');
+        });
+        Ok(())
+    }
+
+    fn plain(&mut self, line: PlainLine<'_>) {
+        let PlainLine { ts, level, message, partial } = line;
+        let message = self.in_utf8(message);
+        let print = Fingerprint::of(ts, level.map_or("", Level::as_str), "", &message);
+        let record = NewRecord { ts: Some(ts), level, source: "", message: &message, partial };
+        self.add(ts, print, |json| record.write(json));
+    }
+
+    /// Takes a line, unless it is stored already.
+    fn add(&mut self, ts: Timestamp, print: Fingerprint, write: impl FnOnce(&mut Vec<u8>)) {
+        self.last_ts = self.last_ts.max(Some(ts));
+        if !self.stored.lines.is_empty() && self.stored.lines.take(print) {
             self.known += 1;
-            return Ok(());
+            return;
         }
-        line.record().write_json(&mut self.batch);
-        self.batch.push(b'\n');
+        write(&mut self.batch);
         self.batch_lines += 1;
         if self.batch_lines == BATCH_LINES || self.batch.len() >= BATCH_BYTES {
             self.batch_lines = 0;
             self.full.push(std::mem::take(&mut self.batch));
         }
-        Ok(())
     }
 
     /// Honours `--charset`; bytes that are wrong in it stay as they are.
