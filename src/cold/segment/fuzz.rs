@@ -38,7 +38,7 @@ async fn object(attempts: usize, lines: usize) -> Vec<u8> {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
 }
 
 /// Reads an object in every way that there is; the answer of each.
