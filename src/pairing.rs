@@ -6,7 +6,7 @@
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
-use crate::cold::{Error as ColdError, Key, Store};
+use crate::cold::{Error as ColdError, Store};
 use crate::db::{self, Cluster};
 
 /// Where the id stands in each server's `meta` table.
@@ -70,18 +70,18 @@ pub async fn check(cluster: &Cluster, store: &Store) -> Result<(), PairingError>
             return Err(PairingError::Servers { first: database, other: found });
         }
     }
-    let found: ClusterObject = match store.get(&Key::cluster()).await {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|_| PairingError::Unreadable)?,
-        Err(ColdError::NotFound { .. }) => return Err(PairingError::NoCluster { database }),
-        Err(error) => return Err(error.into()),
-    };
-    if found.cluster == database { Ok(()) } else { Err(PairingError::Mismatch { database, bucket: found.cluster }) }
+    match cluster_of(store).await? {
+        None => Err(PairingError::NoCluster { database }),
+        Some(bucket) if bucket == database => Ok(()),
+        Some(bucket) => Err(PairingError::Mismatch { database, bucket }),
+    }
 }
 
-#[derive(serde::Serialize, serde::Deserialize)]
-struct ClusterObject {
-    cluster: String,
-    created_by: String,
+async fn cluster_of(store: &Store) -> Result<Option<String>, PairingError> {
+    store.cluster_id().await.map_err(|error| match error {
+        ColdError::Corrupt { .. } => PairingError::Unreadable,
+        error => error.into(),
+    })
 }
 
 /// The database's cluster id, given at the first start; the same on all servers.
@@ -100,27 +100,18 @@ pub async fn cluster_id(cluster: &Cluster, clock: &Clock) -> Result<(String, boo
 
 /// Checks that the bucket is the database's, and marks a new bucket as such.
 pub async fn pair(catalog: &Catalog, store: &Store, id: &str, database_is_new: bool) -> Result<(), PairingError> {
-    match store.get(&Key::cluster()).await {
-        Ok(bytes) => {
-            let found: ClusterObject = serde_json::from_slice(&bytes).map_err(|_| PairingError::Unreadable)?;
-            match found.cluster {
-                bucket if bucket == id => Ok(()),
-                bucket if database_is_new => Err(PairingError::BucketTaken { bucket }),
-                bucket => Err(PairingError::Mismatch { database: id.to_owned(), bucket }),
-            }
-        }
-        Err(ColdError::NotFound { .. }) => {
+    match cluster_of(store).await? {
+        Some(bucket) if bucket == id => Ok(()),
+        Some(bucket) if database_is_new => Err(PairingError::BucketTaken { bucket }),
+        Some(bucket) => Err(PairingError::Mismatch { database: id.to_owned(), bucket }),
+        None => {
             for db in catalog.cluster.servers() {
                 let (objects, _) = catalog.segment_summary(db, 1).await?;
                 if objects > 0 {
                     return Err(PairingError::BucketEmpty { database: id.to_owned(), objects });
                 }
             }
-            let created_by = concat!("logtier ", env!("CARGO_PKG_VERSION")).to_owned();
-            let object = ClusterObject { cluster: id.to_owned(), created_by };
-            let bytes = serde_json::to_vec(&object).unwrap_or_default();
-            Ok(store.put(&Key::cluster(), bytes.into()).await?)
+            Ok(store.put_cluster_id(id).await?)
         }
-        Err(error) => Err(error.into()),
     }
 }

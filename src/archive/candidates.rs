@@ -24,6 +24,7 @@ pub(super) struct Group {
 pub(super) struct Candidate {
     pub home: Home,
     pub id: AttemptId,
+    pub lines: u64,
     pub bytes: u64,
     /// It is not due, but the hot tier is under pressure.
     pub early: bool,
@@ -153,7 +154,8 @@ impl Shared {
         if let Some(due) = archive {
             let group = Group { app, app_id: attempt.app_id, rule: rule.name, finish_day: due.finish_day };
             let bytes = attempt.raw_bytes - attempt.archived_bytes;
-            work.add(group, Candidate { home: home.clone(), id: attempt.id, bytes, early: false }, due.since);
+            let (home, lines) = (home.clone(), due.lines.len());
+            work.add(group, Candidate { home, id: attempt.id, lines, bytes, early: false }, due.since);
         }
         if let Some(below) = purge_below {
             // What waits for company stays due.

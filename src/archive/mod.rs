@@ -34,6 +34,7 @@
 //! was lost) leaves what a crash leaves.
 
 mod agenda;
+mod bucket;
 mod build;
 mod candidates;
 mod claim;
@@ -93,6 +94,11 @@ pub enum ArchiveError {
     /// The object does not hold what the chunk rows say. It is never published.
     #[error("verify {key}: {what}")]
     Mismatch { key: String, what: String },
+    #[error(
+        "the bucket is not this database's: {what}; nothing is archived or purged until cold.url leads to the right \
+         one (restore it, or see `logtier rebuild-catalog`)"
+    )]
+    OtherBucket { what: String },
 }
 
 impl From<LeaseError> for ArchiveError {
@@ -110,7 +116,7 @@ impl ArchiveError {
         match self {
             Self::Db(error) => !matches!(error, crate::db::Error::Row(_)),
             Self::Cold(error) => !error.is_permanent() || matches!(error, crate::cold::Error::Refused { .. }),
-            Self::LeaseLost | Self::Stopping | Self::ClockDiffers { .. } => true,
+            Self::LeaseLost | Self::Stopping | Self::ClockDiffers { .. } | Self::OtherBucket { .. } => true,
             Self::Mismatch { .. } => false,
         }
     }

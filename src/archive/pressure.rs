@@ -88,6 +88,7 @@ async fn add(
     let rule = rules.ruling_of(shared, &home.db, &app, job.as_ref(), attempt).await?.early();
     let Some(due) = agenda(attempt, &rule, &shared.policy(), now).archive else { return Ok(0) };
     let group = Group { app, app_id: attempt.app_id, rule: rule.name, finish_day: due.finish_day };
-    work.add(group, Candidate { home: home.clone(), id: attempt.id, bytes, early: true }, due.since);
+    let (home, lines) = (home.clone(), due.lines.len());
+    work.add(group, Candidate { home, id: attempt.id, lines, bytes, early: true }, due.since);
     Ok(bytes)
 }

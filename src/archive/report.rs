@@ -48,15 +48,17 @@ pub struct RunReport {
     pub ends: Vec<End>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub deletions: Vec<String>,
-    /// What moved, or would, at most 200.
+    /// What moved, or would, at most 200; and how many attempts more that were.
     pub moves: Vec<Move>,
+    #[serde(default)]
+    pub moves_not_listed: u64,
     /// Objects that were rewritten, or would be, at most 200.
     #[serde(default)]
     pub rewrites: Vec<Rewrite>,
-    /// Groups that are due but not yet large or old enough for an object of their own.
+    /// Groups that a run by schedule left: due, but not yet large or old enough for an object of their own.
     pub waiting: Vec<Waiting>,
     pub failures: Vec<Failure>,
-    /// When something will be due next, if nothing is now.
+    /// When something more will be due.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next_due_at: Option<String>,
 }

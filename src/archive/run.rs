@@ -54,6 +54,7 @@ pub(super) async fn run(shared: &Shared, id: i64, cause: Cause) {
     if !did_something {
         return;
     }
+    report.next_due_at = next_due_anywhere(shared).await;
     shared.metrics.run_ended(&report.state);
     note_success(shared, &report).await;
     tracing::info!(
@@ -95,6 +96,7 @@ async fn run_server(shared: &Shared, db: &Arc<Db>, cause: Cause, report: &mut Ru
     let Some(lease) = claim(shared, db, patience).await? else { return Ok(false) };
     pause_after("claim", &shared.clock).await;
     let work = async {
+        super::bucket::check(shared).await?;
         let rules = RulesInForce::agree(shared, db, &lease).await?;
         let mover = Mover { shared, db, lease: &lease, rules: &rules };
         mover.rounds(cause, report).await
@@ -173,7 +175,6 @@ impl Mover<'_> {
         })
         .await?;
         shared.metrics.purge_backlog.set(0);
-        report.next_due_at = work.next_at.map(|at| at.to_string());
         Ok(stuck)
     }
 
@@ -279,8 +280,11 @@ fn count(shared: &Shared, report: &mut RunReport, published: Published, built: B
     report.objects += 1;
     report.object_bytes += built.written.byte_length;
     report.failures.extend(built.failures);
-    let moved = built.entries.iter().filter(|entry| !(entry.is_damaged && entry.lines.is_empty()));
-    for entry in moved.take(MAX_LISTED.saturating_sub(report.moves.len())) {
+    for entry in built.entries.iter().filter(|entry| !(entry.is_damaged && entry.lines.is_empty())) {
+        if report.moves.len() >= MAX_LISTED {
+            report.moves_not_listed += 1;
+            continue;
+        }
         report.moves.push(Move {
             app: built.planned.app.to_string(),
             instance: entry.attempt.instance.to_string(),
@@ -303,7 +307,8 @@ fn why(is_early: bool, is_window: bool, is_empty: bool) -> String {
     .to_owned()
 }
 
-/// What a run would do now. Changes nothing and needs no lease.
+/// What a run that is asked for would do now, which moves all that is due and lets nothing wait for
+/// company. Changes nothing and needs no lease.
 pub(super) async fn rehearse(shared: &Shared) -> Result<RunReport, ArchiveError> {
     let now = shared.clock.now();
     let mut report = RunReport { dry_run: true, state: "done".to_owned(), ..shared.new_report(0, "request") };
@@ -322,8 +327,8 @@ pub(super) async fn rehearse(shared: &Shared) -> Result<RunReport, ArchiveError>
         for (group, candidates) in &work.groups {
             report.objects += 1;
             report.attempts += candidates.attempts.len() as u64;
+            report.lines += candidates.attempts.iter().map(|candidate| candidate.lines).sum::<u64>();
             report.bytes += candidates.bytes;
-            report.waiting.extend(not_yet(shared, group, candidates, now).filter(|_| work.pressure.is_none()));
             list_moves(shared, group, candidates, &mut report).await?;
         }
         report.pressure = work.pressure.clone().or(report.pressure.take());
@@ -366,10 +371,10 @@ async fn list_moves(
 ) -> Result<(), ArchiveError> {
     for candidate in &candidates.attempts {
         if report.moves.len() >= MAX_LISTED {
-            break;
+            report.moves_not_listed += 1;
+            continue;
         }
         for attempt in shared.catalog.attempts(&candidate.home, &[candidate.id]).await? {
-            report.lines += attempt.hot_lines().len();
             report.moves.push(Move {
                 app: group.app.to_string(),
                 instance: attempt.instance.to_string(),
@@ -386,6 +391,15 @@ async fn list_moves(
         }
     }
     Ok(())
+}
+
+/// When something more will be due after a run; none where that cannot be asked or will never be.
+async fn next_due_anywhere(shared: &Shared) -> Option<String> {
+    let mut next = None;
+    for db in shared.catalog.cluster.servers() {
+        next = [next, next_due(shared, db).await.ok().flatten()].into_iter().flatten().min();
+    }
+    next.filter(|at| *at < Millis::NEVER).map(|at| at.to_string())
 }
 
 /// When the first attempt that is not due now will be.

@@ -41,6 +41,7 @@
 //! The store's client retries a request three times within a minute; nothing in here does. The next
 //! retry is the archiver's next tick, or the client's next request.
 
+mod cluster;
 mod error;
 mod keys;
 mod open;

@@ -456,3 +456,63 @@ fn a_reader_under_way_notices_no_purge() {
         assert!(read == whole.json(), "other bytes came back");
     });
 }
+
+/// A bucket that is emptied, or another's, while the daemon runs: nothing moves there, and nothing is purged.
+#[test]
+fn a_bucket_that_is_not_ours_stops_the_archiver() {
+    on_each_engine(async |daemon, s3| {
+        let first = due(daemon, "first", 20).await;
+        daemon.archive().await;
+        let all = due(daemon, "i", 50).await;
+        let object = s3.bucket_folder().join("logs/v1/cluster.json");
+        let ours = std::fs::read_to_string(&object).expect("there");
+        let id = daemon.get("/status").await.json()["cluster_id"].as_str().expect("an id").to_owned();
+        for theirs in [None, Some(ours.replace(&id, "01ANOTHERCLUSTER"))] {
+            match &theirs {
+                None => std::fs::remove_file(&object).expect("removed"),
+                Some(text) => std::fs::write(&object, text).expect("written"),
+            }
+            let report = daemon.archive().await;
+            assert_eq!(
+                (&report["state"], &report["objects"], &report["purged"]),
+                (&json!("failed"), &json!(0), &json!(0))
+            );
+            let failures = report["failures"].as_array().expect("a list");
+            assert!(failures.len() == 1 && failures[0].to_string().contains("not this database's"), "{report}");
+            let status = daemon.get("/status").await.json();
+            assert!(
+                status["cold"]["error"].as_str().is_some_and(|said| said.contains("nothing is archived")),
+                "{status}"
+            );
+            expect_all(daemon, "i", &all).await;
+        }
+        std::fs::write(&object, ours).expect("written");
+        let report = daemon.archive().await;
+        assert_eq!((&report["state"], &report["lines"]), (&json!("done"), &json!(50)), "{report}");
+        expect_all(daemon, "i", &all).await;
+        expect_all(daemon, "first", &first).await;
+    });
+}
+
+/// A rehearsal says what the run does that it stands for, however much that is.
+#[test]
+fn a_dry_run_counts_what_the_run_moves() {
+    on_each_engine(async |daemon, _| {
+        let attempts = 230;
+        for n in 0..attempts {
+            append(&daemon.app, &format!("i{n}"), &numbered("x", 0..2)).await;
+            finish(&daemon.app, &daemon.clock, &format!("i{n}")).await;
+        }
+        let said = daemon.post("/archive?dry_run=true", "").await.expect(200).json();
+        let done = daemon.archive().await;
+        for (what, number) in
+            [("attempts", attempts), ("lines", 2 * attempts), ("objects", 1), ("moves_not_listed", 30)]
+        {
+            assert_eq!((&said[what], &done[what]), (&json!(number), &json!(number)), "{what}");
+        }
+        assert_eq!((said["moves"].as_array().map(Vec::len), &said["waiting"]), (Some(200), &json!([])));
+        let then = daemon.archive().await;
+        assert_eq!((&then["attempts"], &then["state"]), (&json!(0), &json!("done")));
+        assert!(then["next_due_at"].is_string(), "when the first of them expires: {then}");
+    });
+}
