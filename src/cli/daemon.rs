@@ -66,6 +66,9 @@ pub(super) fn migrate(config: Option<&Path>) -> anyhow::Result<Exit> {
 /// Reads the configuration and says what is wrong with it.
 pub(super) fn check_config(config: Option<&Path>) -> anyhow::Result<Exit> {
     let config = load(config)?;
+    for name in config::strangers(&config::process_env()) {
+        eprintln!("logtier: {name} is no setting and is not looked at; LOGTIER_SERVER__LISTEN is [server] listen");
+    }
     let mut out = Out::stdout();
     match &config.file {
         Some(file) => out.line(&format!("{} is in order", file.display()))?,

@@ -39,6 +39,7 @@ use std::path::{Path, PathBuf};
 
 use check::Checker;
 use source::Source;
+pub use source::strangers;
 
 pub use archive::Archive;
 pub use cold::Cold;

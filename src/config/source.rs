@@ -167,6 +167,20 @@ fn setting_of(variable: &str) -> Option<String> {
     (name.contains("__") && !foreign).then(|| name.to_ascii_lowercase().replace("__", "."))
 }
 
+/// Variables that look like settings and are none: a name without `__` that nobody knows. Not an error,
+/// because some come from the outside.
+pub fn strangers(env: &Env) -> Vec<&str> {
+    // The command line's own, and what Kubernetes gives every pod where a service is called logtier.
+    const KNOWN: [&str; 8] = ["APP", "CONFIG", "INSTANCE", "REQUIRE_CONFIG", "SPOOL", "TOKEN", "TOKEN_FILE", "URL"];
+    const FOREIGN: [&str; 5] = ["PAUSE_", "PORT", "SERVICE_", "TEST_", "TOOLS"];
+    let is_stranger = |name: &&str| {
+        name.strip_prefix("LOGTIER_").is_some_and(|name| {
+            !name.contains("__") && !KNOWN.contains(&name) && !FOREIGN.iter().any(|prefix| name.starts_with(prefix))
+        }) && setting_of(name).is_none()
+    };
+    env.keys().map(String::as_str).filter(is_stranger).collect()
+}
+
 fn value<'a>(name: &str, text: &'a str) -> DeValue<'a> {
     if NUMBERS_AND_FLAGS.contains(&name)
         && let Ok(value) = DeValue::parse(text)
@@ -232,6 +246,21 @@ mod tests {
         {
             check(other, None);
         }
+    }
+
+    #[test]
+    fn a_variable_that_nobody_knows_is_named() {
+        let names = [
+            "LOGTIER_LISTEN",
+            "LOGTIER_FOO",
+            "LOGTIER_URL",
+            "LOGTIER_LOG",
+            "LOGTIER_HOT__URL",
+            "LOGTIER_PORT_7710_TCP",
+            "HOME",
+        ];
+        let env: Env = names.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
+        assert_eq!(strangers(&env), ["LOGTIER_FOO", "LOGTIER_LISTEN"]);
     }
 
     /// Every setting of the sample that is a number or a flag is in the list, and nothing else is.
