@@ -11,8 +11,8 @@ mod verify;
 
 pub use finding::{Finding, FindingKind, Phase, Progress};
 pub use report::{
-    ColdReport, DaemonReport, HotReport, LagReport, RetentionReport, ServerReport, ShardReport, StatusReport,
-    TaskReport,
+    ColdReport, DaemonReport, HotReport, LagReport, LeaseReport, RetentionReport, ServerReport, ShardReport,
+    StatusReport, TaskReport,
 };
 pub use status::{NotReady, Status, StatusSettings};
 pub use verify::{Scope, VerifySettings, VerifySummary, verify};

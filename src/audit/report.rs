@@ -13,6 +13,7 @@ pub struct StatusReport {
     pub cold: ColdReport,
     pub lag: LagReport,
     pub retention: RetentionReport,
+    pub leases: Vec<LeaseReport>,
     /// Daemons that were seen in the last minutes.
     pub daemons: Vec<DaemonReport>,
     pub tasks: Vec<TaskReport>,
@@ -21,9 +22,9 @@ pub struct StatusReport {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct HotReport {
     pub reachable: bool,
-    /// As the databases estimate, over the servers that answered.
-    pub chunks: u64,
-    pub bytes: u64,
+    /// As the databases estimate; unknown where a server does not answer.
+    pub chunks: Option<u64>,
+    pub bytes: Option<u64>,
     pub servers: Vec<ServerReport>,
 }
 
@@ -51,9 +52,10 @@ pub struct ColdReport {
     pub reachable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Live objects as the catalog knows them, counted up to 100,000 a server.
-    pub objects: u64,
-    pub bytes: u64,
+    /// Live objects as the catalog knows them, counted up to 100,000 a server; unknown where a server
+    /// of the hot tier, where the catalog stands, does not answer.
+    pub objects: Option<u64>,
+    pub bytes: Option<u64>,
 }
 
 /// Which retention rules count, by their digests.
@@ -67,13 +69,24 @@ pub struct RetentionReport {
     pub longer_ages_until: Option<String>,
 }
 
-/// What the archiver has yet to look at.
+/// Who may archive on a server of the hot tier.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct LeaseReport {
+    pub server: String,
+    pub task: String,
+    /// The daemon that is at it; none between runs.
+    pub held_by: Option<String>,
+    pub expires_at: Option<String>,
+}
+
+/// What the archiver has yet to look at; unknown where a server of the hot tier does not answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct LagReport {
     /// Counted up to 10,000 a shard.
-    pub due_attempts: u64,
+    pub due_attempts: Option<u64>,
     pub oldest_due_at: Option<String>,
-    pub oldest_due_seconds: f64,
+    /// 0 where nothing is due.
+    pub oldest_due_seconds: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

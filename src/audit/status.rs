@@ -8,12 +8,12 @@ use std::time::Duration;
 use url::Url;
 
 use super::{
-    ColdReport, DaemonReport, HotReport, LagReport, RetentionReport, ServerReport, ShardReport, StatusReport,
-    TaskReport,
+    ColdReport, DaemonReport, HotReport, LagReport, LeaseReport, RetentionReport, ServerReport, ShardReport,
+    StatusReport, TaskReport,
 };
-use crate::catalog::{Catalog, DaemonRow, RuleSetRow, TaskState};
+use crate::catalog::{Catalog, DaemonRow, LeaseRow, RuleSetRow, TaskState};
 use crate::clock::Clock;
-use crate::cold::{self, Key, Store};
+use crate::cold::Store;
 use crate::db::{self, Db, Home};
 use crate::model::Millis;
 use crate::telemetry::{ByKind, ByShard, ByTask, Metrics, chain};
@@ -74,6 +74,8 @@ struct ServerAnswers {
     object_bytes: u64,
     daemons: Vec<DaemonRow>,
     tasks: Vec<TaskState>,
+    leases: Vec<LeaseRow>,
+    asked_at: Millis,
     rule_sets: Vec<RuleSetRow>,
 }
 
@@ -110,14 +112,23 @@ impl Status {
             ..StatusReport::default()
         };
         let (mut merged, mut oldest, mut rule_sets) = (Merged::default(), None, Vec::new());
+        let mut sums = Sums::default();
         for (db, answer) in servers.iter().zip(answers) {
             let mut server =
                 ServerReport { url: self.url_of(db), engine: db.engine().as_str(), ..ServerReport::default() };
             match answer {
                 Some(Ok(answer)) => {
                     server.reachable = true;
-                    report.cold.objects += answer.objects;
-                    report.cold.bytes += answer.object_bytes;
+                    sums.add(&answer);
+                    report.leases.extend(answer.leases.into_iter().map(|row| {
+                        let held = row.expires_at > answer.asked_at;
+                        LeaseReport {
+                            server: server.url.clone(),
+                            task: row.task,
+                            held_by: held.then_some(row.owner),
+                            expires_at: held.then(|| row.expires_at.to_string()),
+                        }
+                    }));
                     oldest = [oldest, answer.oldest_due].into_iter().flatten().min();
                     rule_sets.extend(answer.rule_sets);
                     merged.add(answer.daemons, answer.tasks);
@@ -127,17 +138,18 @@ impl Status {
                 None => server.error = Some(no_answer()),
             }
             report.hot.reachable &= server.reachable;
-            report.hot.chunks += server.shards.iter().map(|shard| shard.chunks).sum::<u64>();
-            report.hot.bytes += server.shards.iter().map(|shard| shard.bytes).sum::<u64>();
-            report.lag.due_attempts += server.shards.iter().map(|shard| shard.due_attempts).sum::<u64>();
             report.hot.servers.push(server);
         }
-        let due_attempts = report.lag.due_attempts;
-        report.lag = LagReport {
-            due_attempts,
-            oldest_due_at: oldest.map(|at| at.to_string()),
-            oldest_due_seconds: oldest.map_or(0.0, |at| now.since(at).as_secs_f64()),
-        };
+        // A sum without one of its parts would be a number of nothing (I8).
+        if report.hot.reachable {
+            (report.hot.chunks, report.hot.bytes) = (Some(sums.chunks), Some(sums.bytes));
+            (report.cold.objects, report.cold.bytes) = (Some(sums.objects), Some(sums.object_bytes));
+            report.lag = LagReport {
+                due_attempts: Some(sums.due_attempts),
+                oldest_due_at: oldest.map(|at| at.to_string()),
+                oldest_due_seconds: Some(oldest.map_or(0.0, |at| now.since(at).as_secs_f64())),
+            };
+        }
         report.retention = self.retention(&rule_sets, &merged, now);
         report.daemons = merged.daemons.into_values().map(daemon_report).collect();
         report.tasks = merged.tasks.into_values().map(task_report).collect();
@@ -167,9 +179,9 @@ impl Status {
             metrics.hot_bytes.get_or_create(&label).set(gauge(shard.bytes));
         }
         // What was not asked keeps its last number, rather than showing that nothing is due.
-        if report.hot.reachable {
-            metrics.due_attempts.set(gauge(report.lag.due_attempts));
-            metrics.oldest_due_seconds.set(report.lag.oldest_due_seconds);
+        if let (Some(attempts), Some(seconds)) = (report.lag.due_attempts, report.lag.oldest_due_seconds) {
+            metrics.due_attempts.set(gauge(attempts));
+            metrics.oldest_due_seconds.set(seconds);
         }
         for task in &report.tasks {
             let at = task.last_success_at.as_deref().and_then(|at| crate::model::Timestamp::parse(at).ok());
@@ -192,7 +204,7 @@ impl Status {
 
     async fn ask_server(&self, db: &Arc<Db>, now: Millis) -> db::Result<ServerAnswers> {
         let catalog = &self.shared.catalog;
-        db.ping().await?;
+        let asked_at = db.ping().await?;
         let (mut shards, mut oldest_due) = (Vec::new(), None);
         for &shard in db.shards() {
             let home = Home { db: Arc::clone(db), shard };
@@ -205,8 +217,8 @@ impl Status {
         let alive_since = Millis::new(now.get() - ALIVE_WITHIN.as_millis() as i64);
         let daemons = catalog.daemons(db, alive_since).await?;
         let tasks = catalog.tasks(db).await?;
-        let rule_sets = catalog.rule_sets(db).await?;
-        Ok(ServerAnswers { shards, oldest_due, objects, object_bytes, daemons, tasks, rule_sets })
+        let (leases, rule_sets) = (catalog.leases(db).await?, catalog.rule_sets(db).await?);
+        Ok(ServerAnswers { shards, oldest_due, objects, object_bytes, daemons, tasks, leases, asked_at, rule_sets })
     }
 
     fn retention(&self, sets: &[RuleSetRow], merged: &Merged, now: Millis) -> RetentionReport {
@@ -225,22 +237,48 @@ impl Status {
 
     async fn ask_store(&self) -> ColdReport {
         let url = self.shared.settings.cold_url.clone();
-        let answer = within(&self.shared.clock, self.shared.store.get(&Key::cluster())).await;
+        let answer = within(&self.shared.clock, self.shared.store.cluster_id()).await;
+        let reachable = matches!(answer, Some(Ok(_)));
         let error = match answer {
-            Some(Ok(_)) => None,
-            // It has answered; and every daemon puts that object there before it archives.
-            Some(Err(error @ cold::Error::NotFound { .. })) => {
-                let error = Some(format!("{error}: the bucket was emptied, or is another one"));
-                return ColdReport { url, reachable: true, error, ..ColdReport::default() };
+            Some(Ok(Some(found))) if found == self.shared.settings.cluster_id => None,
+            Some(Ok(Some(found))) => {
+                Some(format!("the bucket belongs to another cluster, {found}; nothing is archived"))
             }
+            // Every daemon puts that object there before it archives.
+            Some(Ok(None)) => Some(
+                "the bucket holds no v1/cluster.json: it was emptied, or is another one; nothing is archived"
+                    .to_owned(),
+            ),
             Some(Err(error)) => Some(chain(&error)),
             None => Some(no_answer()),
         };
-        ColdReport { url, reachable: error.is_none(), error, ..ColdReport::default() }
+        ColdReport { url, reachable, error, ..ColdReport::default() }
     }
 
     fn url_of(&self, db: &Db) -> String {
         self.shared.settings.hot_urls.get(db.number()).cloned().unwrap_or_default()
+    }
+}
+
+/// What all servers have together.
+#[derive(Default)]
+struct Sums {
+    chunks: u64,
+    bytes: u64,
+    due_attempts: u64,
+    objects: u64,
+    object_bytes: u64,
+}
+
+impl Sums {
+    fn add(&mut self, answer: &ServerAnswers) {
+        for shard in &answer.shards {
+            self.chunks += shard.chunks;
+            self.bytes += shard.bytes;
+            self.due_attempts += shard.due_attempts;
+        }
+        self.objects += answer.objects;
+        self.object_bytes += answer.object_bytes;
     }
 }
 

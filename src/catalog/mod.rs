@@ -46,7 +46,7 @@ pub use publish::{NewEntry, PublishTimes, Published};
 pub use reserve::{NaturalKey, Reservation, Reserve, ReserveError, find, reserve};
 pub use rewrite::{MovedPart, PartKey};
 pub use rules::{NewAge, RuleSetRow};
-pub use runs::{DaemonRow, RunRow, TaskState};
+pub use runs::{DaemonRow, LeaseRow, RunRow, TaskState};
 pub use segments::{NewSegment, Sealed, Segment, SegmentId, SegmentState, SweptSegment};
 pub use snapshot::{MAX_PARTS, Snapshot};
 

@@ -27,6 +27,15 @@ pub struct TaskState {
     pub error: String,
 }
 
+/// Who may do a task on a server, or did last. `Millis::ZERO` after it was released.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeaseRow {
+    pub task: String,
+    pub owner: String,
+    /// By the database's clock.
+    pub expires_at: Millis,
+}
+
 /// A run of the archiver; `report` is JSON.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunRow {
@@ -97,6 +106,20 @@ impl Catalog {
                     succeeded_at: Millis::new(column(row, "succeeded_at")?),
                     failed_at: Millis::new(column(row, "failed_at")?),
                     error: String::from_utf8_lossy(column(row, "error")?).into_owned(),
+                })
+            })
+            .collect()
+    }
+
+    /// The leases of a server, held or not.
+    pub async fn leases(&self, db: &Db) -> Result<Vec<LeaseRow>> {
+        let rows = sqlx::query(sql::leases()).fetch_all(db.pool()).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(LeaseRow {
+                    task: text(row, "task")?,
+                    owner: text(row, "owner")?,
+                    expires_at: Millis::new(column(row, "expires_at")?),
                 })
             })
             .collect()

@@ -445,6 +445,10 @@ pub(super) fn upsert_task(engine: Engine) -> String {
     )
 }
 
+pub(super) fn leases() -> &'static str {
+    "/* catalog::leases */ SELECT task, owner, expires_at FROM lease ORDER BY task LIMIT 100"
+}
+
 pub(super) fn tasks() -> &'static str {
     "/* catalog::tasks */ SELECT name, succeeded_at, failed_at, error FROM task ORDER BY name LIMIT 100"
 }

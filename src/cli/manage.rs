@@ -154,7 +154,15 @@ pub(super) async fn archive(session: &mut Session, args: ArchiveArgs) -> anyhow:
             }
         }
     }
-    print(session, &report, args.output)?;
+    match args.output {
+        Format::Json => print(session, &report, args.output)?,
+        Format::Table => {
+            print(session, &what_happened(&report), args.output)?;
+            if is_nothing(&report) {
+                eprintln!("logtier: nothing is due; {}", next_due(&report));
+            }
+        }
+    }
     let failed = ["outcome", "state"].iter().any(|name| report.get(name).and_then(Value::as_str) == Some("failed"));
     Ok(if failed { Exit::Flawed } else { Exit::Done })
 }
@@ -166,6 +174,37 @@ fn still_running(session: &mut Session, report: &Value, run: &str, args: &Archiv
     eprintln!("logtier: run {run} goes on at the daemon; `logtier status` shows its end");
     // Not waiting was asked for; not ending in time is news.
     Ok(if args.wait.is_zero() { Exit::Done } else { Exit::Nothing })
+}
+
+/// What a run counts when it does something.
+const DEEDS: [&str; 8] =
+    ["attempts", "objects", "inferred", "purged", "expired", "forgotten", "objects_deleted", "rewritten"];
+
+/// A report without the counts and lists of what did not happen.
+fn what_happened(report: &Value) -> Value {
+    const ALWAYS: [&str; 3] = ["attempts", "lines", "objects"];
+    let Some(members) = report.as_object() else { return report.clone() };
+    let is_none = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    };
+    let told = members.iter().filter(|(name, value)| ALWAYS.contains(&name.as_str()) || !is_none(value));
+    Value::Object(told.map(|(name, value)| (name.clone(), value.clone())).collect())
+}
+
+fn is_nothing(report: &Value) -> bool {
+    let count = |name: &&str| report.get(name).and_then(Value::as_u64);
+    let failed = report.get("failures").and_then(Value::as_array).is_some_and(|failures| !failures.is_empty());
+    !failed && count(&DEEDS[0]).is_some() && DEEDS.iter().all(|name| count(name).unwrap_or(0) == 0)
+}
+
+fn next_due(report: &Value) -> String {
+    match report.get("next_due_at").and_then(Value::as_str) {
+        Some(at) => format!("the next will be at {}", output::local_time(at)),
+        None => "and nothing will be".to_owned(),
+    }
 }
 
 /// Whether a report is that of a run that has ended.
@@ -181,8 +220,27 @@ pub(super) async fn status(session: &mut Session, args: StatusArgs) -> anyhow::R
     if args.output == Format::Table && session.out.terminal {
         session.out.line(&format!("{}{}{}\n", output::BOLD, without_password(session.client.url()), output::RESET))?;
     }
-    print(session, &status, args.output)?;
+    match args.output {
+        Format::Json => print(session, &status, args.output)?,
+        Format::Table => print(session, &without_empty_shards(status), args.output)?,
+    }
     Ok(Exit::Done)
+}
+
+/// Only the shards that hold something; how many do not is told in a line.
+fn without_empty_shards(mut status: Value) -> Value {
+    let servers = status.pointer_mut("/hot/servers").and_then(Value::as_array_mut);
+    for server in servers.into_iter().flatten().filter_map(Value::as_object_mut) {
+        let Some(shards) = server.get_mut("shards").and_then(Value::as_array_mut) else { continue };
+        let all = shards.len();
+        let is_empty = |shard: &Value, name: &str| shard.get(name).and_then(Value::as_u64) == Some(0);
+        shards.retain(|shard| !(is_empty(shard, "chunks") && is_empty(shard, "due_attempts")));
+        let empty = all - shards.len();
+        if empty > 0 {
+            server.insert("empty_shards".to_owned(), empty.into());
+        }
+    }
+    status
 }
 
 fn print(session: &mut Session, value: &Value, format: Format) -> anyhow::Result<()> {
@@ -216,6 +274,31 @@ mod tests {
         let server = Server::start([Answer::json(200, &serde_json::json!({"due": []}))]).await;
         assert_eq!(server.run("archive --dry-run -o json").await.1, "{\"due\":[]}\n");
         assert_eq!(server.seen()[0].target, "/api/v1/archive?dry_run=true");
+    }
+
+    #[tokio::test]
+    async fn a_run_without_work_says_when_there_will_be_some() {
+        let report = serde_json::json!({"run_id": "1", "state": "done", "finished_at": "2026-11-22T10:00:00.000Z",
+            "attempts": 0, "lines": 0, "objects": 0, "purged": 0, "moves": [], "next_due_at": "2026-11-23T10:00:00.000Z"});
+        let server = Server::start([Answer::json(200, &report)]).await;
+        let (exit, stdout) = server.run("archive").await;
+        assert_eq!(exit.expect("ran"), Exit::Done);
+        assert!(stdout.contains("attempts") && stdout.contains("next due"), "{stdout}");
+        assert!(!stdout.contains("purged") && !stdout.contains("moves"), "{stdout}");
+        assert!(is_nothing(&report) && next_due(&report).contains("2026-11-23"));
+        let busy = serde_json::json!({"attempts": 0, "purged": 1});
+        let failed = serde_json::json!({"attempts": 0, "failures": [{"what": "archive"}]});
+        assert!(!is_nothing(&busy) && !is_nothing(&failed) && next_due(&busy) == "and nothing will be");
+    }
+
+    #[tokio::test]
+    async fn empty_shards_are_only_counted() {
+        let shard = |shard: u16, chunks: u64| serde_json::json!({"shard": shard, "chunks": chunks, "due_attempts": 0});
+        let status =
+            serde_json::json!({"hot": {"servers": [{"url": "u", "shards": [shard(0, 0), shard(1, 7), shard(2, 0)]}]}});
+        let server = Server::start([Answer::json(200, &status)]).await;
+        let (_, stdout) = server.run("status").await;
+        assert!(stdout.contains("empty shards  2") && stdout.matches("\n").count() < 12, "{stdout}");
     }
 
     #[tokio::test]

@@ -28,6 +28,7 @@ fn write_value(text: &mut String, value: &Value, indent: usize) {
 }
 
 fn write_object(text: &mut String, members: &Map<String, Value>, indent: usize) {
+    let label = |name: &str| label_among(members, name);
     let width = members.iter().filter(|(_, v)| is_short(v)).map(|(name, _)| label(name).chars().count()).max();
     let (short, long): (Vec<_>, Vec<_>) = members.iter().partition(|(_, value)| is_short(value));
     for (name, value) in short {
@@ -77,6 +78,13 @@ fn is_short(value: &Value) -> bool {
     }
 }
 
+/// A unit says what two of one name are.
+fn label_among(members: &Map<String, Value>, name: &str) -> String {
+    let short = label(name);
+    let is_taken = members.keys().any(|other| other != name && label(other) == short);
+    if is_taken { name.replace('_', " ") } else { short }
+}
+
 fn label(name: &str) -> String {
     let name = ["_bytes", "_at", "_ms", "_millis", "_seconds", "_secs"]
         .iter()
@@ -98,7 +106,10 @@ pub(super) fn cell(name: &str, value: &Value) -> String {
             // Unix milliseconds; what is smaller is a count.
             Some(n) if name.ends_with("_at") && n > 1_000_000_000_000 => local_time(&n.to_string()),
             Some(n) => number(n),
-            None => n.to_string(),
+            None => match n.as_f64().and_then(|n| Duration::try_from_secs_f64(n).ok()) {
+                Some(seconds) if name.ends_with("_seconds") => span(Duration::from_secs(seconds.as_secs())),
+                _ => n.to_string(),
+            },
         },
         Value::String(text) if text.is_empty() => "-".to_owned(),
         Value::String(text) if looks_like_time(text) => local_time(text),
@@ -161,17 +172,19 @@ mod tests {
     #[test]
     fn a_document_of_every_shape() {
         let value = serde_json::json!({
-            "state": "ok", "queue_bytes": 1536, "lag_ms": 61_000, "leases": [], "shared": true,
+            "state": "ok", "due_at": "now", "due_seconds": 61.5, "queue_bytes": 1536, "lag_ms": 61_000, "leases": [], "shared": true,
             "hot": {"lines": 12_345, "url": null},
             "tasks": [{"name": "mover", "failures": 0}, {"name": "sweep", "last_error": "x\ny"}],
             "odd": [{"deep": {"a": 1}}],
         });
         let expected = "\
-lag     1m 1s
-leases  none
-queue   1.5 KiB
-shared  yes
-state   ok
+due at       now
+due seconds  1m 1s
+lag          1m 1s
+leases       none
+queue        1.5 KiB
+shared       yes
+state        ok
 
 hot
   lines  12,345

@@ -51,6 +51,10 @@ async fn a_tier_that_is_away_is_said_so() {
     }
     let status = daemon.get("/api/v1/status").await.json();
     assert_eq!((&status["hot"]["reachable"], &status["cold"]["reachable"]), (&json!(false), &json!(true)));
+    // What is unknown is not nothing.
+    for (part, number) in [("hot", "chunks"), ("hot", "bytes"), ("cold", "objects"), ("lag", "due_attempts")] {
+        assert!(status[part].get(number).is_some_and(Value::is_null), "{part}.{number}: {status}");
+    }
     let metrics = daemon.get("/metrics").await.text();
     assert!(metrics.contains("logtier_errors_total{kind=\"unavailable\"} 7"), "{metrics}");
 }
