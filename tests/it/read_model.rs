@@ -82,7 +82,7 @@ fn matching(log: &[Truth], filter: &Filter, range: LineRange) -> Vec<u64> {
     let matches = |at: &u64| {
         let line = &log[*at as usize];
         range.contains(*at)
-            && filter.level.is_none_or(|least| effective(*at as usize).is_none_or(|level| level >= least))
+            && filter.level.is_none_or(|least| effective(*at as usize).is_some_and(|level| level >= least))
             && filter.since.is_none_or(|since| line.ts >= since.nanos())
             && filter.until.is_none_or(|until| line.ts < until.nanos())
             && filter.source.as_ref().is_none_or(|source| source == line.source)
