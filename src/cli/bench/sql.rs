@@ -12,6 +12,18 @@ pub(super) async fn pid_file(db: &Db) -> Option<String> {
     query.fetch_one(db.pool()).await.ok()
 }
 
+/// Bytes of the catalog's tables and their indexes, as the server counts them; nothing on SQLite.
+pub(super) async fn catalog_bytes(db: &Db) -> Option<i64> {
+    if db.engine() == Engine::Sqlite {
+        return None;
+    }
+    let query = sqlx::query_scalar(
+        "/* bench::catalog_bytes */ SELECT CAST(SUM(data_length + index_length) AS SIGNED) FROM information_schema.tables \
+         WHERE table_schema = DATABASE() AND (table_name LIKE 'attempt%' OR table_name LIKE 'part%')",
+    );
+    query.fetch_one(db.pool()).await.ok()
+}
+
 /// The table that people make for logs when they make one: a row a line.
 pub(super) async fn create_lines(db: &Db) -> Result<()> {
     let number = if db.engine() == Engine::Sqlite {

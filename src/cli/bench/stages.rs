@@ -9,7 +9,7 @@ use super::corpus::{Log, RARE_TOKEN};
 use super::figures::Unit;
 use super::private::Private;
 use super::process::Process;
-use super::{Bench, follow, load};
+use super::{Bench, follow, load, sql};
 use crate::cli::client::Call;
 use crate::cold::{Key, ObjectName};
 use crate::model::{App, Instance, LineRange};
@@ -30,6 +30,7 @@ impl Bench<'_> {
             Some(private) => Some(self.ingest_alone(private, app).await?),
             None => None,
         };
+        let catalog_bytes = self.catalog_bytes().await;
         let usage = Usage::begin(self.private);
         let started = self.clock.instant();
         let latencies = load::send(self.client, app, bodies).await?;
@@ -39,12 +40,20 @@ impl Bench<'_> {
         self.add("ingest", "NDJSON", Unit::BytesPerSecond, bytes / seconds);
         self.figures.add_latencies("ingest", "request", latencies);
         let cpu = self.add_usage("ingest", usage);
+        if let (Some(before), Some(after)) = (catalog_bytes, self.catalog_bytes().await) {
+            let per_instance = (after - before) as f64 / self.corpus.instances().count() as f64;
+            self.add("ingest", "bytes of the catalog, per instance", Unit::Count, per_instance);
+        }
         if let Some(alone) = alone {
             self.add("ingest", "rate : bare loop of the same chunks", Unit::Ratio, alone.chunks / seconds);
             self.add("ingest", "rate : a row a line", Unit::Ratio, lines / seconds / alone.rows_per_second);
             self.add("ingest", "CPU with the database : zstd -9, one thread", Unit::Ratio, cpu / alone.zstd);
         }
         Ok(())
+    }
+
+    async fn catalog_bytes(&self) -> Option<i64> {
+        sql::catalog_bytes(self.private?.db()).await
     }
 
     async fn ingest_alone(&self, private: &Private, app: &str) -> anyhow::Result<IngestAlone> {
@@ -77,6 +86,9 @@ impl Bench<'_> {
         let stored: u64 = objects.iter().map(|object| object.byte_length).sum();
         self.add("archive", "bytes in the bucket", Unit::Bytes, stored as f64);
         self.add("archive", "objects", Unit::Count, objects.len() as f64);
+        if let Some(bytes) = self.catalog_bytes().await {
+            self.add("archive", "bytes of the catalog so far", Unit::Bytes, bytes as f64);
+        }
         self.add("archive", "rate : zstd alone, all cores", Unit::Ratio, alone.seconds / seconds);
         self.add("archive", "CPU of the daemon : zstd alone", Unit::Ratio, daemon_cpu / alone.cpu);
         self.add("archive", "bytes : zstd -9, a stream an object", Unit::Ratio, stored as f64 / alone.bytes as f64);
