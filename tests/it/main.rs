@@ -25,5 +25,6 @@ mod readers;
 mod retention;
 mod simulation;
 mod stores;
+mod torture;
 mod two_daemons;
 mod verify;
