@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use divan::Bencher;
 use divan::counter::BytesCount;
 use logtier::cold::segment::{
-    AttemptMeta, Extent, Index, Part, PartReader, Place, SegmentHeader, SegmentSettings, SegmentWriter, TsRange,
+    Asked, AttemptMeta, Extent, Index, Part, PartReader, Place, SegmentHeader, SegmentSettings, SegmentWriter, TsRange,
 };
 use logtier::cold::{Key, ObjectName, Store};
 use logtier::hot;
@@ -127,7 +127,10 @@ fn filter(bencher: Bencher, with_level: bool) {
     bencher.counter(of_body()).bench(|| {
         let mut levels = LevelTracker::default();
         let lines = batches.iter().flat_map(|lines| lines.json().split_inclusive(|byte| *byte == b'\n'));
-        lines.filter(|line| filter.matches(&mut levels, &Record::parse_json(line).expect("a record"))).count()
+        let found = lines.zip(0..).filter(|(line, number)| {
+            filter.matches(&mut levels, *number, &Record::parse_json(line).expect("a record"))
+        });
+        found.count()
     });
 }
 
@@ -143,7 +146,7 @@ impl Object {
     async fn read(&self, lines: LineRange) -> usize {
         let attempt = key();
         let part = Part { key: &self.key, byte_length: self.byte_length, place: &self.place, attempt: &attempt };
-        let mut reader = PartReader::open(&self.store, part, lines).await.expect("open");
+        let mut reader = PartReader::open(&self.store, part, &Asked::all(lines)).await.expect("open");
         let mut bytes = 0;
         while let Some(block) = reader.next().await.expect("read") {
             bytes += block.lines.len();
@@ -174,7 +177,7 @@ async fn segment(batches: &[hot::Lines]) -> Object {
     writer.begin(attempt, 0).expect("begin");
     for lines in batches {
         let ts = lines.ts_range().map(|(first, last)| TsRange::new(first, last));
-        let extent = Extent { lines: lines.len() as u64, levels: lines.levels(), ts, ..Extent::default() };
+        let extent = Extent { lines: lines.len() as u64, levels: lines.levels(), ts };
         writer.push_block(lines.json(), extent).await.expect("pushed");
     }
     writer.end().expect("end");

@@ -7,6 +7,7 @@
 #
 #   simulation  seeds against a model, on SQLite in memory (tests/it/simulation)
 #   cluster     the same on MariaDB and S3
+#   processes   three daemons that are killed, a database that is killed and cut off, a full disk (tests/it/torture)
 #
 # A stage is a function torture_NAME below that prints its table and fails where a promise was
 # broken. LOGTIER_SEED=N cargo test --test it simulation replays a seed of the first.
@@ -14,7 +15,7 @@ set -uo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 
-STAGES=(simulation cluster)
+STAGES=(simulation cluster processes)
 OUT=$TARGET/torture
 
 # A table is what stands between pipes; the whole output stays in OUT.
@@ -22,7 +23,7 @@ tables() { grep '^|\|^VIOLATION\|^LOGTIER_SEED' "$1"; }
 
 # simulate NAME TEST: runs a test of tests/it for the minutes that were told.
 simulate() {
-    LOGTIER_TORTURE_MINUTES=$minutes cargo test --quiet --test it "$2" -- --nocapture >"$OUT/$1.log" 2>&1
+    LOGTIER_TORTURE_MINUTES=$minutes cargo test --quiet --test it "$2" -- --nocapture --test-threads 1 >"$OUT/$1.log" 2>&1
     local status=$?
     tables "$OUT/$1.log"
     return "$status"
@@ -30,13 +31,25 @@ simulate() {
 
 torture_simulation() { simulate simulation simulation::every_seed; }
 
-torture_cluster() {
-    local url=${LOGTIER_TEST_MYSQL_URL:-}
-    if [ -z "$url" ]; then
-        url=$(scripts/mariadb.sh start) || die "no MariaDB to be had"
+# database: a private MariaDB, unless one is named.
+database() {
+    if [ -z "${LOGTIER_TEST_MYSQL_URL:-}" ]; then
+        LOGTIER_TEST_MYSQL_URL=$(MARIADB_DURABLE=1 scripts/mariadb.sh start) || die "no MariaDB to be had"
         private_server=yes
+        export LOGTIER_TEST_MYSQL_URL
     fi
-    LOGTIER_TEST_MYSQL_URL=$url simulate cluster simulation::seeds_keep
+}
+
+torture_cluster() {
+    database
+    simulate cluster simulation::seeds_keep
+}
+
+torture_processes() {
+    [ -z "${LOGTIER_TEST_MYSQL_URL:-}" ] || [ -n "$private_server" ] ||
+        die "this stage kills the database: it wants one of its own, without LOGTIER_TEST_MYSQL_URL"
+    database
+    simulate processes torture::
 }
 
 # The server goes however this script ends.

@@ -291,7 +291,15 @@ fn messages_of(object: &Path) -> HashMap<String, Vec<String>> {
 /// SIGKILL, and the same program again on the same data.
 fn kill_database(server: &Url) {
     let pid_file: String = block_on_elsewhere(async {
-        let mut connection = MySqlConnection::connect(server.as_str()).await.expect("connect to MariaDB");
+        // It may be on its way up from the last time.
+        let began = Instant::now();
+        let mut connection = loop {
+            match MySqlConnection::connect(server.as_str()).await {
+                Ok(connection) => break connection,
+                Err(error) => assert!(began.elapsed() < Duration::from_secs(60), "connect to MariaDB: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
         sqlx::query_scalar("SELECT CAST(@@pid_file AS CHAR)").fetch_one(&mut connection).await.expect("its pid file")
     });
     let pid = std::fs::read_to_string(&pid_file).expect("a pid file").trim().to_owned();
