@@ -17,6 +17,7 @@ CREATE TABLE IF NOT EXISTS segment (
     hash BINARY(32),
     index_offset BIGINT,
     frames_offset BIGINT,
+    filter_offset BIGINT,
     entries BIGINT NOT NULL,
     dead_entries BIGINT NOT NULL,
     line_count BIGINT NOT NULL,

@@ -431,6 +431,7 @@ pub fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> Arch
         segment: SegmentSettings {
             level: config.cold.zstd_level,
             frame_size: config.cold.frame_size as usize,
+            filters: config.cold.search_filters,
             parallelism: std::thread::available_parallelism().map_or(1, usize::from),
         },
         cluster_id: cluster_id.to_owned(),

@@ -42,6 +42,9 @@ pub(super) struct BuiltEntry {
 /// Attempts whose rows are read together.
 const ROWS_AT_A_TIME: usize = 64;
 
+/// How far ahead a shard's candidates are looked for, among those of all shards: 64 of each of 16.
+const LOOK_AHEAD: usize = 1_024;
+
 /// Chunks read at a time: half a MiB of usual records.
 const CHUNKS_AT_A_TIME: u32 = 16;
 
@@ -104,7 +107,7 @@ impl Builder<'_> {
                 return Err(ArchiveError::Stopping);
             }
             if !rows.contains_key(&candidate.id) {
-                rows = self.read_rows(&candidate.home, queue).await?;
+                rows.extend(self.read_rows(&candidate.home, queue).await?);
             }
             let is_whole = match rows.remove(&candidate.id) {
                 Some(attempt) => self.write(writer, &candidate, attempt).await?,
@@ -120,13 +123,13 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// The rows of the candidates at the front that share a shard, as they are now.
+    /// The rows of the first candidates of a shard, as they are now.
     async fn read_rows(
         &self,
         home: &Home,
         queue: &VecDeque<Candidate>,
     ) -> Result<HashMap<AttemptId, Attempt>, ArchiveError> {
-        let same_shard = queue.iter().take_while(|candidate| candidate.home.shard == home.shard);
+        let same_shard = queue.iter().take(LOOK_AHEAD).filter(|candidate| candidate.home.shard == home.shard);
         let ids: Vec<AttemptId> = same_shard.take(ROWS_AT_A_TIME).map(|candidate| candidate.id).collect();
         let rows = self.shared.catalog.attempts(home, &ids).await?;
         Ok(rows.into_iter().map(|attempt| (attempt.id, attempt)).collect())

@@ -22,13 +22,14 @@ pub(super) async fn publish(
     verified: Verified,
 ) -> Result<(Published, Built), ArchiveError> {
     let built = verified.into_built();
-    let Written { byte_length, hash, index_offset, frames_offset, totals, .. } = built.written;
+    let Written { byte_length, hash, index_offset, frames_offset, filter_offset, totals, .. } = built.written;
     let sealed = Sealed {
         segment: built.planned.segment,
         byte_length,
         hash,
         index_offset,
         frames_offset,
+        filter_offset,
         entries: totals.attempts,
         lines: totals.extent.lines,
     };

@@ -354,6 +354,7 @@ async fn publish(
         hash: written.hash,
         index_offset: written.index_offset,
         frames_offset: written.frames_offset,
+        filter_offset: written.filter_offset,
         entries: written.totals.attempts,
         lines: written.totals.extent.lines,
     };

@@ -187,7 +187,10 @@ impl Mover<'_> {
         report: &mut RunReport,
     ) -> Result<(), ArchiveError> {
         let Mover { shared, db, lease, .. } = *self;
-        let mut queue: VecDeque<_> = candidates.attempts.into();
+        // In the order in which they were made, so that a search finds the newest at an object's end.
+        let mut attempts = candidates.attempts;
+        attempts.sort_by_key(|candidate| candidate.id);
+        let mut queue = VecDeque::from(attempts);
         while !queue.is_empty() {
             let planned = plan(shared, db, lease, group).await?;
             pause_after("plan", &shared.clock).await;

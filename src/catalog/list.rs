@@ -55,22 +55,7 @@ impl Catalog {
                 .map(move |&shard| self.list_shard(Home { db: Arc::clone(db), shard }, filter, before, limit, now))
         });
         let pages = futures::future::try_join_all(shards).await?;
-        // Below the highest point where a shard stopped looking, that shard may have more.
-        let stopped = pages.iter().filter_map(|(_, stopped)| *stopped).max();
-        let mut found: Vec<(Arc<Db>, Attempt)> = pages.into_iter().flat_map(|(found, _)| found).collect();
-        found.retain(|(_, attempt)| stopped.is_none_or(|stopped| attempt.id >= stopped));
-        found.sort_by_key(|(_, attempt)| std::cmp::Reverse(attempt.id));
-        let more = found.len() > limit;
-        found.truncate(limit);
-        let next = if more { found.last().map(|(_, attempt)| attempt.id) } else { stopped };
-        let mut page = ListPage { attempts: Vec::with_capacity(found.len()), next };
-        for (db, attempt) in found {
-            let app = self.optional_name(&db, attempt.app_id).await?;
-            let app = app.ok_or_else(|| Error::Row("an attempt without an app".to_owned()))?;
-            let job = self.optional_name(&db, attempt.job_id).await?;
-            page.attempts.push(Listed { app, job, attempt });
-        }
-        Ok(page)
+        merged(self, pages, limit).await
     }
 
     /// What one shard has, and where it stopped looking if it did not reach the end.
@@ -81,7 +66,7 @@ impl Catalog {
         before: Option<AttemptId>,
         limit: usize,
         now: Millis,
-    ) -> Result<(Vec<(Arc<Db>, Attempt)>, Option<AttemptId>)> {
+    ) -> Result<ShardPage> {
         let nothing = Ok((Vec::new(), None));
         let Some(app) = self.number_if_named(&home, Kind::App, filter.app.as_ref().map(App::as_str)).await? else {
             return nothing;
@@ -168,7 +153,35 @@ impl Catalog {
     }
 }
 
+/// What one shard has, and where it stopped looking if it did not reach the end.
+pub(super) type ShardPage = (Vec<(Arc<Db>, Attempt)>, Option<AttemptId>);
+
+/// A page of what the shards have.
+pub(super) async fn merged(catalog: &Catalog, pages: Vec<ShardPage>, limit: usize) -> Result<ListPage> {
+    // Below the highest point where a shard stopped looking, that shard may have more.
+    let stopped = pages.iter().filter_map(|(_, stopped)| *stopped).max();
+    let mut found: Vec<(Arc<Db>, Attempt)> = pages.into_iter().flat_map(|(found, _)| found).collect();
+    found.retain(|(_, attempt)| stopped.is_none_or(|stopped| attempt.id >= stopped));
+    found.sort_by_key(|(_, attempt)| std::cmp::Reverse(attempt.id));
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = if more { found.last().map(|(_, attempt)| attempt.id) } else { stopped };
+    let mut page = ListPage { attempts: Vec::with_capacity(found.len()), next };
+    for (db, attempt) in found {
+        let app = catalog.optional_name(&db, attempt.app_id).await?;
+        let app = app.ok_or_else(|| Error::Row("an attempt without an app".to_owned()))?;
+        let job = catalog.optional_name(&db, attempt.job_id).await?;
+        page.attempts.push(Listed { app, job, attempt });
+    }
+    Ok(page)
+}
+
 impl ListFilter {
+    /// Whether an attempt of the right app, with this job, is one of those that are asked for.
+    pub fn holds(&self, job: Option<&Job>, attempt: &Attempt, now: Millis) -> bool {
+        self.job.as_ref().is_none_or(|wanted| job == Some(wanted)) && self.matches(attempt, now)
+    }
+
     fn matches(&self, attempt: &Attempt, now: Millis) -> bool {
         self.outcome.is_none_or(|outcome| attempt.outcome == Some(outcome))
             && self.state.map_or(!attempt.state_at(now).is_gone(), |state| attempt.shown_state(now) == state)

@@ -22,12 +22,14 @@ mod retire;
 mod rewrite;
 mod rules;
 mod runs;
+mod search;
 mod segments;
 mod snapshot;
 mod sql;
 mod sql_audit;
 mod sql_rewrite;
 mod sql_rules;
+mod sql_search;
 
 use std::sync::Arc;
 
@@ -47,6 +49,7 @@ pub use reserve::{NaturalKey, Reservation, Reserve, ReserveError, find, reserve}
 pub use rewrite::{MovedPart, PartKey};
 pub use rules::{NewAge, RuleSetRow};
 pub use runs::{DaemonRow, LeaseRow, RunRow, TaskState};
+pub use search::SegmentCursor;
 pub use segments::{NewSegment, Sealed, Segment, SegmentId, SegmentState, SweptSegment};
 pub use snapshot::{MAX_PARTS, Snapshot};
 

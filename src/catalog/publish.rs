@@ -80,7 +80,8 @@ impl Catalog {
                 lease.assert_held(&db, tx).await?;
                 let update = sqlx::query(sql::make_live()).bind(sealed.byte_length as i64);
                 let update = update.bind(sealed.hash.to_vec()).bind(sealed.index_offset as i64);
-                let update = update.bind(sealed.frames_offset as i64).bind(sealed.entries as i64);
+                let update = update.bind(sealed.frames_offset as i64);
+                let update = update.bind(sealed.filter_offset as i64).bind(sealed.entries as i64);
                 let update = update.bind(sealed.lines as i64).bind(times.check_at.get()).bind(sealed.segment.get());
                 match update.execute(tx).await.map_err(Error::from)?.rows_affected() {
                     1 => Ok(()),

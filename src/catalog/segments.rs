@@ -51,6 +51,8 @@ pub struct Segment {
     pub byte_length: u64,
     pub index_offset: u64,
     pub frames_offset: u64,
+    /// Where the filter frame begins, which ends at the index; `None` where nobody knows of one.
+    pub filter_offset: Option<u64>,
     pub doomed_at: Option<Millis>,
 }
 
@@ -72,6 +74,7 @@ impl Segment {
             byte_length: size("s_byte_length")?,
             index_offset: size("s_index_offset")?,
             frames_offset: size("s_frames_offset")?,
+            filter_offset: column::<Option<i64>>(row, "s_filter_offset")?.map(i64::unsigned_abs),
             doomed_at: column::<Option<i64>>(row, "s_doomed_at")?.map(Millis::new),
         })
     }
@@ -144,6 +147,7 @@ pub struct Sealed {
     pub hash: [u8; 32],
     pub index_offset: u64,
     pub frames_offset: u64,
+    pub filter_offset: u64,
     /// What it holds, whatever of it will be published.
     pub entries: u64,
     pub lines: u64,

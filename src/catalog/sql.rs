@@ -10,7 +10,8 @@ pub(super) const ATTEMPT_COLUMNS: &str = "a.id, a.app_id, a.instance, a.attempt,
 
 pub(super) const SEGMENT_COLUMNS: &str = "s.id AS s_id, s.ulid AS s_ulid, s.app_id AS s_app_id, s.rule_id AS s_rule_id, \
      s.finish_day AS s_finish_day, s.state AS s_state, s.byte_length AS s_byte_length, \
-     s.index_offset AS s_index_offset, s.frames_offset AS s_frames_offset, s.doomed_at AS s_doomed_at";
+     s.index_offset AS s_index_offset, s.frames_offset AS s_frames_offset, \
+     s.filter_offset AS s_filter_offset, s.doomed_at AS s_doomed_at";
 
 const USE_COLUMNS: &str = "s.hash AS s_hash, s.entries, s.dead_entries, s.line_count, s.dead_lines, \
      s.written_entries, s.written_lines, s.deleted_lines, s.deleted_at, s.died_at, s.created_at, s.failures, s.due_at";
@@ -327,7 +328,7 @@ pub(super) fn insert_segment() -> &'static str {
 
 pub(super) fn make_live() -> &'static str {
     "/* catalog::make_live */ UPDATE segment SET state = 1, byte_length = ?, hash = ?, index_offset = ?, \
-     frames_offset = ?, written_entries = ?, written_lines = ?, due_at = ? WHERE id = ? AND state = 0"
+     frames_offset = ?, filter_offset = ?, written_entries = ?, written_lines = ?, due_at = ? WHERE id = ? AND state = 0"
 }
 
 /// `due_at`: at `purge_at`, or now when lines came that the plan did not know.

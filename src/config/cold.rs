@@ -33,6 +33,8 @@ pub struct Cold {
     pub zstd_level: i32,
     /// Bytes of NDJSON in a zstd frame, before compression; 64 KiB – 16 MiB.
     pub frame_size: u64,
+    /// Whether objects get search filters.
+    pub search_filters: bool,
     /// The operator says that a folder is the same for all daemons.
     pub shared: bool,
 }
@@ -76,6 +78,7 @@ impl Cold {
             credentials_file: file.credentials_file.or_else(|| from_env(names.credentials_file)).map(PathBuf::from),
             allow_http: endpoint.as_ref().is_some_and(|endpoint| endpoint.scheme() == "http"),
             zstd_level: check.number("cold.zstd_level", file.zstd_level, 9, 1..=19),
+            search_filters: file.search_filters.unwrap_or(true),
             shared: file.shared.unwrap_or(false),
             url,
             endpoint,

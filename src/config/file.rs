@@ -60,6 +60,7 @@ table!(Cold {
     credentials_file: String,
     zstd_level: i64,
     frame_size: String,
+    search_filters: bool,
     shared: bool,
 });
 

@@ -16,11 +16,12 @@ use super::secret::mask_line;
 
 /// Settings that are no texts. All other overrides stay as they were written: a password of
 /// digits is no number.
-const NUMBERS_AND_FLAGS: [&str; 8] = [
+const NUMBERS_AND_FLAGS: [&str; 9] = [
     "allow_anonymous",
     "connections",
     "hold",
     "keep_at_least",
+    "search_filters",
     "shards",
     "shared",
     "virtual_hosted_style",

@@ -34,6 +34,8 @@ migrations![
     "0018_attempt_any_job",
     "0019_segment_folder",
     "0020_rule_set",
+    "0021_segment_day",
+    "0022_segment_app",
 ];
 
 /// The number of the last migration; a database with a higher one belongs to a newer logtier.

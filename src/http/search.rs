@@ -114,8 +114,14 @@ impl Pieces {
         let progress = self.search.progress();
         let summary = serde_json::json!({"summary": {
             "found": progress.found,
-            "scanned": {"instances": progress.scanned},
-            "skipped": {"instances": progress.skipped},
+            "scanned": {
+                "instances": progress.scanned, "objects": progress.objects,
+                "frames": progress.frames, "bytes": progress.bytes,
+            },
+            "skipped": {
+                "instances": progress.skipped, "objects": progress.objects_skipped,
+                "frames": progress.frames_skipped,
+            },
             "complete": progress.cut.is_none(),
             "why": progress.cut,
         }});

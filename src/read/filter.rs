@@ -35,6 +35,12 @@ impl Filter {
         Bounds { level: self.level, since: self.since, until: self.until }
     }
 
+    /// Texts that every message it lets through contains.
+    pub fn texts(&self) -> Vec<String> {
+        let in_regex = self.regex.iter().flat_map(|regex| literals(regex.as_str()));
+        self.contains.iter().cloned().chain(in_regex).filter(|text| !text.is_empty()).collect()
+    }
+
     /// Must see every record in reach in order, with the same `levels`, because a record's level may
     /// be that of one before it.
     pub fn matches(&self, levels: &mut LevelTracker, line: u64, record: &Record<'_>) -> bool {
@@ -53,6 +59,33 @@ impl Filter {
                 .all(|text| memchr::memmem::find(record.message.as_bytes(), text.as_bytes()).is_some())
             && self.regex.as_ref().is_none_or(|regex| regex.is_match(&record.message))
     }
+}
+
+/// Texts that stand in everything a pattern matches, where that is easily seen: the pieces between
+/// `.`, `^`, `$` and what they repeat. Patterns with alternatives, groups, classes and the like have none.
+fn literals(pattern: &str) -> Vec<String> {
+    if pattern.contains(['\\', '|', '(', ')', '[', ']', '{', '}', '?']) {
+        return Vec::new();
+    }
+    // What `+` repeats may itself be repeated never.
+    if pattern.contains("+*") {
+        return Vec::new();
+    }
+    let (mut texts, mut text) = (Vec::new(), String::new());
+    for c in pattern.chars() {
+        if !matches!(c, '.' | '^' | '$' | '*' | '+') {
+            text.push(c);
+            continue;
+        }
+        if c == '*' {
+            // Perhaps it is not there at all.
+            text.pop();
+        }
+        texts.push(std::mem::take(&mut text));
+    }
+    texts.push(text);
+    texts.retain(|text| !text.is_empty());
+    texts
 }
 
 #[cfg(test)]
@@ -94,5 +127,27 @@ mod tests {
         check(Filter { source: Some("other".into()), ..Filter::default() }, &[]);
         let (since, until) = (Some(all[2].ts), Some(all[4].ts));
         check(Filter { since, until, ..Filter::default() }, &[2, 3]);
+    }
+
+    #[test]
+    fn what_a_pattern_always_holds_is_seen_where_it_is_easy() {
+        let check = |pattern: &str, expected: &[&str]| {
+            assert_eq!(literals(pattern), expected, "{pattern}");
+            // Whatever it matches holds them.
+            let regex = Regex::new(pattern).expect("a pattern");
+            for text in ["ab", "abc", "a-b c", "abbbc", "ac", "x abc y", "4bf9-22", "ab\nc"] {
+                if regex.is_match(text) {
+                    assert!(expected.iter().all(|part| text.contains(part)), "{pattern} matches {text}");
+                }
+            }
+        };
+        check("4bf9-22", &["4bf9-22"]);
+        check("^ab.*c$", &["ab", "c"]);
+        check("ab*c", &["a", "c"]);
+        check("ab+c", &["ab", "c"]);
+        check("a.c", &["a", "c"]);
+        for pattern in ["a|b", "(?i)abc", "ab?c", "ab+*c", "a\\.c", "[ab]c", "a{2}"] {
+            check(pattern, &[]);
+        }
     }
 }

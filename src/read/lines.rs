@@ -1,14 +1,14 @@
 //! The lines of a range, block by block, from whichever tier has them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Cost, ReadError, Reader, View};
+use super::{Cost, Filter, ReadError, Reader, View};
 use crate::catalog::{Part, Snapshot};
-use crate::cold::segment::{self, Asked, FrameMap, PartReader, Place};
+use crate::cold::segment::{self, Asked, FrameMap, PartReader, Place, SearchKeys};
 use crate::cold::{Error as ColdError, ObjectName};
-use crate::db::Home;
 use crate::hot::{self, Outline, StoredChunk};
 use crate::model::{AttemptKey, Bounds, LevelTracker, LineRange, RuleName};
 use crate::telemetry::chain;
@@ -72,7 +72,7 @@ impl Block {
 }
 
 /// Which lines to read, and how.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Wanted {
     pub lines: LineRange,
     /// What cannot hold a record within them is left out.
@@ -81,6 +81,21 @@ pub(super) struct Wanted {
     pub backwards: bool,
     /// How many lines are surely wanted: what is fetched at first.
     pub at_once: u64,
+    /// What search filters must not rule out.
+    pub keys: Option<Arc<SearchKeys>>,
+}
+
+impl Wanted {
+    pub fn all(lines: LineRange) -> Self {
+        Self { lines, bounds: Bounds::default(), backwards: false, at_once: u64::MAX, keys: None }
+    }
+
+    /// What a filter may let through.
+    pub fn of(lines: LineRange, filter: &Filter) -> Self {
+        let keys = SearchKeys::of(&filter.texts());
+        let keys = (!keys.is_empty()).then(|| Arc::new(keys));
+        Self { bounds: filter.bounds(), keys, ..Self::all(lines) }
+    }
 }
 
 /// Reads a range block by block. Ends after its last line, or with an error; never early.
@@ -93,6 +108,7 @@ pub struct Lines {
     bounds: Bounds,
     backwards: bool,
     at_once: u64,
+    keys: Option<Arc<SearchKeys>>,
     left: LineRange,
     outlines: VecDeque<Outline>,
     ready: VecDeque<StoredChunk>,
@@ -116,6 +132,7 @@ impl Lines {
             bounds: wanted.bounds,
             backwards: wanted.backwards,
             at_once: wanted.at_once,
+            keys: wanted.keys,
             left: wanted.lines,
             outlines: VecDeque::new(),
             ready: VecDeque::new(),
@@ -131,8 +148,7 @@ impl Lines {
     pub(super) fn before(&self, line: u64) -> Self {
         let lines = LineRange::new(line.saturating_sub(LevelTracker::REACH), line);
         let lines = lines.intersect(self.snapshot.attempt.lines());
-        let wanted = Wanted { lines, bounds: Bounds::default(), backwards: false, at_once: u64::MAX };
-        Self::of(self.reader.clone(), self.key.clone(), self.snapshot.clone(), wanted)
+        Self::of(self.reader.clone(), self.key.clone(), self.snapshot.clone(), Wanted::all(lines))
     }
 
     pub fn touched(&self) -> Tiers {
@@ -253,7 +269,7 @@ impl Lines {
     async fn next_cold(&mut self) -> Result<Option<Block>, ReadError> {
         if self.part.is_none() {
             let next = self.next_line();
-            let Some(part) = self.snapshot.parts.iter().find(|part| part.lines.contains(next)) else {
+            let Some(part) = self.snapshot.parts.iter().find(|part| part.lines.contains(next)).cloned() else {
                 // Behind the last part that fitted into the snapshot, or expired since.
                 return self.look_again().await.map(|()| None);
             };
@@ -261,10 +277,11 @@ impl Lines {
                 self.pass(part.lines);
                 return Ok(None);
             }
-            let (lines, bounds, backwards, at_once) = (self.left, self.bounds, self.backwards, self.at_once);
-            let asked = Asked { lines, bounds, backwards, at_once };
-            match open_part(&self.reader, &self.key, &self.snapshot.home, part, &asked).await {
-                Ok(reader) => self.part = Some((reader, part.lines)),
+            match self.open_part(&part).await {
+                Ok((reader, fetched)) => {
+                    self.part = Some((reader, part.lines));
+                    self.cost.bytes += fetched;
+                }
                 Err(ReadError::Cold(error @ ColdError::NotFound { .. })) => return self.vanished(&error).await,
                 Err(error) => return Err(error),
             }
@@ -285,6 +302,38 @@ impl Lines {
             Err(error @ ColdError::NotFound { .. }) => self.vanished(&error).await,
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// A reader of what is left of a part, and the bytes that were fetched to know what can be skipped.
+    async fn open_part(&mut self, part: &Part) -> Result<(PartReader, u64), ReadError> {
+        let (reader, home) = (self.reader.clone(), self.snapshot.home.clone());
+        let rule = reader.catalog.rule_name(&home, part.segment.rule_id).await?;
+        let rule: RuleName = rule.parse().map_err(|_| crate::db::Error::Row(format!("rule name \"{rule}\"")))?;
+        let app = self.key.app.clone();
+        let key = ObjectName { app, rule, finish_day: part.segment.finish_day, ulid: part.segment.ulid }.key();
+        let place = Place {
+            first_line: part.lines.start(),
+            line_count: part.lines.len(),
+            byte_offset: part.byte_offset,
+            byte_length: part.byte_length,
+            skip: part.skip,
+            frames: if part.frames.is_empty() { None } else { FrameMap::decode(&part.frames) },
+        };
+        let map = match &self.keys {
+            Some(_) => reader.map_if_worth(&key, &part.segment, part.byte_length).await?,
+            None => None,
+        };
+        let (map, fetched) = map.unzip();
+        let asked = Asked {
+            lines: self.left,
+            bounds: self.bounds,
+            backwards: self.backwards,
+            at_once: self.at_once,
+            search: map.zip(self.keys.clone()),
+        };
+        let part =
+            segment::Part { key: &key, byte_length: part.segment.byte_length, place: &place, attempt: &self.key };
+        Ok((PartReader::open(&reader.store, part, &asked).await?, fetched.unwrap_or(0)))
     }
 
     fn close_part(&mut self) {
@@ -335,29 +384,6 @@ impl Drop for Lines {
         }
         self.cost().count(&self.reader.metrics);
     }
-}
-
-async fn open_part(
-    reader: &Reader,
-    attempt: &AttemptKey,
-    home: &Home,
-    part: &Part,
-    asked: &Asked,
-) -> Result<PartReader, ReadError> {
-    let rule = reader.catalog.rule_name(home, part.segment.rule_id).await?;
-    let rule: RuleName = rule.parse().map_err(|_| crate::db::Error::Row(format!("rule name \"{rule}\"")))?;
-    let app = attempt.app.clone();
-    let key = ObjectName { app, rule, finish_day: part.segment.finish_day, ulid: part.segment.ulid }.key();
-    let place = Place {
-        first_line: part.lines.start(),
-        line_count: part.lines.len(),
-        byte_offset: part.byte_offset,
-        byte_length: part.byte_length,
-        skip: part.skip,
-        frames: if part.frames.is_empty() { None } else { FrameMap::decode(&part.frames) },
-    };
-    let part = segment::Part { key: &key, byte_length: part.segment.byte_length, place: &place, attempt };
-    Ok(PartReader::open(&reader.store, part, asked).await?)
 }
 
 /// The lines of a chunk that are in `wanted`.

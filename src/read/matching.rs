@@ -16,8 +16,8 @@ pub struct Matching {
 impl Reader {
     /// The lines of `range`, as far as the view has them, that `filter` lets through.
     pub fn matching(&self, view: &View, range: LineRange, filter: Filter) -> Matching {
-        let (lines, bounds) = (range.intersect(view.attempt.lines()), filter.bounds());
-        let lines = Lines::new(self.clone(), view, Wanted { lines, bounds, backwards: false, at_once: u64::MAX });
+        let wanted = Wanted::of(range.intersect(view.attempt.lines()), &filter);
+        let lines = Lines::new(self.clone(), view, wanted);
         Matching { lines, sieve: Sieve::new(filter) }
     }
 }

@@ -11,7 +11,8 @@
 //!
 //! - Line N is the same record whichever tier it comes from (I2); no gap and no repeat.
 //! - A tier that cannot be asked is an error, never a short or empty log (I8).
-//! - Nothing is remembered between reads, least of all that something was not there (I3).
+//! - Nothing is remembered between reads but what objects say of themselves, which never changes;
+//!   least of all that something was not there (I3).
 //!
 //! # Races with the archiver
 //!
@@ -28,6 +29,7 @@ mod cursor;
 mod filter;
 mod lines;
 mod list;
+mod maps;
 mod matching;
 mod needle;
 mod page;
@@ -52,7 +54,7 @@ use crate::catalog::{Catalog, Snapshot};
 use crate::clock::Clock;
 use crate::cold::Store;
 use crate::db;
-use crate::model::{App, AttemptKey, AttemptNo, AttemptState, Bounds, Identity, Instance, Job, LineRange, Millis};
+use crate::model::{App, AttemptKey, AttemptNo, AttemptState, Identity, Instance, Job, LineRange, Millis};
 use crate::telemetry::Metrics;
 
 /// Why a read gives no answer, or stops giving one.
@@ -109,6 +111,7 @@ pub struct Reader {
     store: Store,
     clock: Clock,
     metrics: Arc<Metrics>,
+    maps: Arc<maps::Maps>,
 }
 
 /// One attempt as it was at one moment.
@@ -154,7 +157,7 @@ const WAIT_POLL: Duration = Duration::from_millis(250);
 
 impl Reader {
     pub fn new(catalog: Catalog, store: Store, clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Self { catalog, store, clock, metrics }
+        Self { catalog, store, clock, metrics, maps: Arc::default() }
     }
 
     /// An attempt, the newest where none is named, whatever its state. No line is read.
@@ -210,8 +213,7 @@ impl Reader {
     /// The lines of `range`, as far as the view has them, in order.
     pub fn lines(&self, view: &View, range: LineRange) -> Lines {
         let lines = range.intersect(view.attempt.lines());
-        let wanted = lines::Wanted { lines, bounds: Bounds::default(), backwards: false, at_once: u64::MAX };
-        Lines::new(self.clone(), view, wanted)
+        Lines::new(self.clone(), view, lines::Wanted::all(lines))
     }
 
     /// Waits until there is a line at or beyond `line`, the attempt is over, or `patience` ends.

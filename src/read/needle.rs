@@ -23,6 +23,10 @@ impl Needle {
         (!longest.is_empty()).then(|| Self { finder: Finder::new(&longest).into_owned() })
     }
 
+    pub fn into_finder(self) -> Finder<'static> {
+        self.finder
+    }
+
     pub fn is_in(&self, records: &[u8]) -> bool {
         self.finder.find(records).is_some()
     }

@@ -65,10 +65,9 @@ impl Reader {
         let range = request.range.unwrap_or(LineRange::new(0, u64::MAX)).intersect(view.attempt.lines());
         let filter = &request.filter;
         let wanted = Wanted {
-            lines: range,
-            bounds: filter.bounds(),
             backwards: request.reverse,
             at_once: if filter.is_empty() { request.limit as u64 } else { 1 },
+            ..Wanted::of(range, filter)
         };
         let mut filling = Filling {
             lines: Lines::new(self.clone(), view, wanted),

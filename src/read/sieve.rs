@@ -22,7 +22,7 @@ pub(super) struct Sieve {
 
 impl Sieve {
     pub fn new(filter: Filter) -> Self {
-        let needle = Needle::of(&filter.contains);
+        let needle = Needle::of(&filter.texts());
         Self { filter, needle, levels: LevelTracker::default(), seen: LineRange::new(0, 0), seen_before: true }
     }
 

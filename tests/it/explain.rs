@@ -9,7 +9,8 @@ use std::time::Duration;
 use logtier::app::App;
 use logtier::archive::Marked;
 use logtier::catalog::{
-    BatchKey, Catalog, DaemonRow, FinishRequest, Lease, ListFilter, NewSegment, SegmentId, SweptSegment, batches,
+    BatchKey, Catalog, DaemonRow, FinishRequest, Lease, ListFilter, NewSegment, SegmentCursor, SegmentId, SweptSegment,
+    batches,
 };
 use logtier::db::{Db, Home};
 use logtier::ingest::Batch;
@@ -127,7 +128,7 @@ async fn fill(server: &mut MySqlConnection) {
         "INSERT INTO name SELECT 900000 + n, IF(n < 20, 1, IF(n < 500, 2, 3)), CONCAT('name ', n) FROM test_number \
          WHERE n < 1000",
         "INSERT INTO name VALUES (900000, 1, 'large'), (901000, 2, 'other')",
-        "INSERT INTO segment SELECT n, UNHEX(MD5(n)), 900000, 900600, 1, 1, 'mover', 1, 9, NULL, 5, 7, \
+        "INSERT INTO segment SELECT n, UNHEX(MD5(n)), 900000, 900600, 1, 1, 'mover', 1, 9, NULL, 5, 7, 5, \
          (SELECT COUNT(*) FROM part_00 WHERE segment_id = n) + (SELECT COUNT(*) FROM part_01 WHERE segment_id = n), \
          0, 20, 0, n, NULL, 2, 20, 0, NULL, NULL, 0, 9000000000000 + n FROM test_number",
         "INSERT INTO run SELECT 9000000000000000 - n, 'd', n, n, '{}' FROM test_number WHERE n < 2000",
@@ -429,6 +430,7 @@ async fn segments(daemon: &Daemon) {
     let live = &due.iter().find(is_live).expect("one is live").segment;
     assert!(!catalog.doom_segment(db, live, now).await.expect("asked"), "it has entries");
     catalog.segment_summary(db, 1_000).await.expect("a summary");
+    searched(catalog, db, some).await;
     lease.release(db).await.expect("released");
 }
 
@@ -456,6 +458,18 @@ async fn audits(catalog: &Catalog) {
             logtier::hot::spans(&home, &ids, 10, 4_096).await.expect("spans");
         }
     }
+}
+
+/// What a search over everything asks, beyond the first page.
+async fn searched(catalog: &Catalog, db: &std::sync::Arc<Db>, some: SegmentId) {
+    let (large, before) = ("large".parse().expect("an app"), AttemptId::stored(5_500));
+    catalog.list_hot(Some(&large), Some(before)).await.expect("a page");
+    catalog.list_hot(None, None).await.expect("a page");
+    for app in [None, Some(&large)] {
+        let (_, next) = catalog.live_segments(db, app, SegmentCursor::START).await.expect("a page");
+        catalog.live_segments(db, app, next.expect("there are more")).await.expect("a page");
+    }
+    assert!(catalog.is_live(db, some).await.expect("asked"));
 }
 
 async fn said_of_itself(catalog: &Catalog, db: &std::sync::Arc<Db>, now: Millis) {

@@ -23,6 +23,7 @@ mod read_cost;
 mod read_model;
 mod readers;
 mod retention;
+mod search;
 mod simulation;
 mod stores;
 mod torture;

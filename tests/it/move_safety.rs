@@ -127,7 +127,16 @@ fn one_who_lost_the_lease_changes_nothing() {
 }
 
 fn sealed(segment: SegmentId) -> Sealed {
-    Sealed { segment, byte_length: 10, hash: [0; 32], index_offset: 5, frames_offset: 7, entries: 1, lines: 300 }
+    Sealed {
+        segment,
+        byte_length: 10,
+        hash: [0; 32],
+        index_offset: 5,
+        frames_offset: 7,
+        filter_offset: 5,
+        entries: 1,
+        lines: 300,
+    }
 }
 
 fn at(daemon: &Daemon) -> PublishTimes {

@@ -21,7 +21,7 @@ fn objects() -> Vec<Vec<u8>> {
 
 async fn object(attempts: usize, lines: usize) -> Vec<u8> {
     let store = Store::from_object_store(Arc::new(InMemory::new()), "");
-    let settings = SegmentSettings { level: 1, frame_size: 2_000, parallelism: 1 };
+    let settings = SegmentSettings { level: 1, frame_size: 2_000, parallelism: 1, filters: true };
     let mut writer = SegmentWriter::new(store.upload(&key()), header(), settings).expect("a writer");
     for number in 0..attempts {
         writer.begin(meta(number as i64, &format!("run-{number}")), 3).expect("begin");

@@ -1,6 +1,7 @@
 //! Reads the index of a segment from the object itself, without the catalog.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use xxhash_rust::xxh3::xxh3_64;
@@ -96,6 +97,11 @@ impl Index {
         self.index_offset
     }
 
+    /// Where the filter frame stands, if there is one: between the data and the index.
+    pub fn filter_range(&self) -> Range<u64> {
+        self.directory.totals.data_bytes..self.index_offset
+    }
+
     /// Where the frame blocks begin.
     pub fn frames_offset(&self) -> u64 {
         self.frames_offset
@@ -121,6 +127,10 @@ impl Index {
     pub fn place(&self, entry: &Entry) -> Result<Place> {
         let place = self.table.place(entry.lines(), entry.spot, entry.raw_bytes);
         place.map_err(|wrong| Error::corrupt(&self.key, wrong.0))
+    }
+
+    pub(super) fn table(&self) -> &FrameTable {
+        &self.table
     }
 
     pub(super) fn frame_map(&self, place: &Place) -> Result<FrameMap> {

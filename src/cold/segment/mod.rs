@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   data frames            zstd, checksummed, about 2 MiB of NDJSON each
-//!   (filters)              skippable frame 0x184D2A50, reserved
+//!   filters                skippable frame 0x184D2A50, where search filters are on
 //!   index                  skippable frame 0x184D2A51
 //!     attempt blocks         columnar, one zstd frame each
 //!     frame blocks           columnar, one zstd frame each
@@ -16,7 +16,8 @@
 //!
 //! Downwards: `writer` takes chunks and hands lines to `packer`, which decides what shares a frame;
 //! `entry`, `frames`, `directory` and `seek_table` each encode and decode one piece of the index;
-//! `zframe` and `codec` are their bytes. Upwards: `reader` gets some lines of one attempt, `index` gets
+//! `filters` holds what `grams` takes out of a frame's messages, in `xor` filters; `zframe` and `codec`
+//! are their bytes. Upwards: `reader` gets some lines of one attempt, `index` gets
 //! what an object says of itself, `replay` reads everything and believes nothing.
 //!
 //! # Invariants
@@ -28,6 +29,7 @@
 //! - The index describes data that stands before it, and agrees with the seek table; a reader
 //!   refuses an object where they differ.
 //! - Bounds (`ts`, `levels`) may be too wide, never too narrow: a reader skips by them.
+//! - A search filter may say too much, never too little; a replay asks it for all that its frame holds.
 //! - Whatever the bytes are, decoding them gives an error or a value, never a panic, and takes memory
 //!   for no more than the bounds below allow.
 //!
@@ -41,15 +43,19 @@ mod codec;
 mod directory;
 mod entry;
 mod extent;
+mod filters;
 mod frames;
+mod grams;
 mod index;
 mod packer;
 mod place;
 mod pull;
 mod reader;
 mod replay;
+mod scan;
 mod seek_table;
 mod writer;
+mod xor;
 mod zframe;
 
 #[cfg(test)]
@@ -62,12 +68,14 @@ mod tests;
 pub use directory::{AttemptBlock, SegmentHeader, Totals};
 pub use entry::{AttemptMeta, Entry};
 pub use extent::{Extent, TsRange};
+pub use filters::{SearchKeys, SearchMap};
 pub use frames::FrameInfo;
 pub use index::{Entries, Index};
 pub use packer::FrameSpot;
 pub use place::{FrameMap, MappedFrame, Place};
 pub use reader::{Asked, LineBlock, Part, PartCost, PartReader};
 pub use replay::{Replay, Replayed};
+pub use scan::{Probe, ScannedFrame, Scanning};
 pub use writer::{PartPlace, SegmentSettings, SegmentWriter, Written};
 
 /// The only version there is; a reader refuses any other.
@@ -96,6 +104,9 @@ pub fn content_hash(json_lines: &[u8]) -> u64 {
 
 /// The magic number of the skippable frame that holds the index.
 const INDEX_MAGIC: u32 = 0x184D_2A51;
+
+/// The magic number of the skippable frame that holds the search filters.
+const FILTER_MAGIC: u32 = 0x184D_2A50;
 
 /// Magic and length in front of a skippable frame's payload.
 const SKIPPABLE_HEADER_BYTES: u64 = 8;

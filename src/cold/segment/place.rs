@@ -139,6 +139,15 @@ impl FrameTable {
         &self.frames
     }
 
+    /// Where a frame begins; for one that does not exist, where the data ends.
+    pub fn offset(&self, frame: usize) -> u64 {
+        self.offsets.get(frame).copied().unwrap_or(self.data_bytes())
+    }
+
+    pub fn frame_at(&self, offset: u64) -> Option<usize> {
+        self.offsets[..self.frames.len()].binary_search(&offset).ok()
+    }
+
     pub fn data_bytes(&self) -> u64 {
         self.offsets.last().copied().unwrap_or(0)
     }

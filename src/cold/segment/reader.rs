@@ -20,8 +20,9 @@ use crate::model::{App, AttemptKey, AttemptNo, Bounds, Instance, LineRange, tail
 
 use super::codec::{Decoded, Malformed};
 use super::extent::TsRange;
+use super::filters::{SearchKeys, SearchMap};
 use super::index::Index;
-use super::place::{FrameMap, Place};
+use super::place::{FrameMap, MappedFrame, Place};
 use super::pull::Pull;
 use super::{MAX_FRAME_BYTES, zframe};
 
@@ -46,7 +47,7 @@ pub struct Part<'a> {
 }
 
 /// What to read of a part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Asked {
     pub lines: LineRange,
     /// Frames that cannot hold a record within them are left out.
@@ -55,12 +56,23 @@ pub struct Asked {
     pub backwards: bool,
     /// How many lines are surely wanted: the first request gets no more frames than hold them.
     pub at_once: u64,
+    /// Search filters, and what they must not rule out.
+    pub search: Option<(Arc<SearchMap>, Arc<SearchKeys>)>,
 }
 
 impl Asked {
+    /// Whether a frame may hold what is asked for.
+    fn may_hold(&self, frame: &MappedFrame, offset: u64) -> bool {
+        let is_ruled_out = |(map, keys): &(Arc<SearchMap>, Arc<SearchKeys>)| {
+            map.frame_at(offset).is_some_and(|frame| !map.may_hold(frame, keys))
+        };
+        self.bounds.may_hold(frame.levels, frame.ts.map(TsRange::ends))
+            && !self.search.as_ref().is_some_and(is_ruled_out)
+    }
+
     /// All of `lines`, forwards, with one request.
     pub fn all(lines: LineRange) -> Self {
-        Self { lines, bounds: Bounds::default(), backwards: false, at_once: u64::MAX }
+        Self { lines, bounds: Bounds::default(), backwards: false, at_once: u64::MAX, search: None }
     }
 }
 
@@ -113,16 +125,16 @@ struct Decoding {
 
 /// What to take out of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct WantedFrame {
+pub(super) struct WantedFrame {
     /// Where it begins in the object.
-    offset: u64,
-    compressed_len: u32,
+    pub offset: u64,
+    pub compressed_len: u32,
     /// Bytes before the attempt's first line in this frame.
-    skip: u32,
+    pub skip: u32,
     /// Lines of the attempt that are not wanted.
-    drop: u64,
-    first_line: u64,
-    take: u64,
+    pub drop: u64,
+    pub first_line: u64,
+    pub take: u64,
 }
 
 impl WantedFrame {
@@ -140,11 +152,11 @@ impl PartReader {
         let mut cost = PartCost::default();
         let selected = match &place.frames {
             _ if lines.is_empty() => Ok(VecDeque::new()),
-            Some(map) => select(map, place, lines, asked.bounds, &mut cost),
+            Some(map) => select(map, place, lines, asked, &mut cost),
             None => {
                 let index = Index::open(store, part.key, part.byte_length).await?;
                 cost.bytes += index.bytes_read();
-                select(&index.frame_map(place)?, place, lines, asked.bounds, &mut cost)
+                select(&index.frame_map(place)?, place, lines, asked, &mut cost)
             }
         };
         let mut frames = selected.map_err(|wrong| Error::corrupt(part.key, wrong.0))?;
@@ -291,7 +303,7 @@ fn select(
     map: &FrameMap,
     place: &Place,
     lines: LineRange,
-    bounds: Bounds,
+    asked: &Asked,
     cost: &mut PartCost,
 ) -> Decoded<VecDeque<WantedFrame>> {
     let (mut line, mut offset) = (place.first_line, place.byte_offset);
@@ -300,7 +312,7 @@ fn select(
         let end = line.checked_add(frame.lines).ok_or(Malformed("its frame map has too many lines"))?;
         let here = LineRange::new(line, end).intersect(lines);
         if !here.is_empty() {
-            if bounds.may_hold(frame.levels, frame.ts.map(TsRange::ends)) {
+            if asked.may_hold(frame, offset) {
                 let skip = if i == 0 { place.skip } else { 0 };
                 let (drop, take, compressed_len) = (here.start() - line, here.len(), frame.compressed_len);
                 frames.push_back(WantedFrame { offset, compressed_len, skip, drop, first_line: here.start(), take });
@@ -314,7 +326,7 @@ fn select(
 }
 
 /// Takes the wanted lines out of a decompressed frame, after checking whose they are.
-fn extract(raw: &[u8], frame: WantedFrame, attempt: &AttemptKey, whole_lines: bool) -> Decoded<Vec<u8>> {
+pub(super) fn extract(raw: &[u8], frame: WantedFrame, attempt: &AttemptKey, whole_lines: bool) -> Decoded<Vec<u8>> {
     let too_few = Malformed("a frame holds fewer lines than recorded");
     let mut rest = raw.get(frame.skip as usize..).ok_or(too_few)?;
     for _ in 0..frame.drop {
@@ -350,6 +362,14 @@ pub(super) fn take_line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 /// A wrong offset would show one attempt's log under another's name; the lines themselves say whose they are.
 fn check_owner(head: &[u8], attempt: &AttemptKey) -> Decoded<()> {
+    match owner_of(head) {
+        Ok(owner) if owner == *attempt => Ok(()),
+        _ => Err(Malformed("the lines at this place are another attempt's")),
+    }
+}
+
+/// Whose lines begin with this head.
+pub(super) fn owner_of(head: &[u8]) -> Decoded<AttemptKey> {
     #[derive(Deserialize)]
     struct Owner {
         app: App,
@@ -357,9 +377,8 @@ fn check_owner(head: &[u8], attempt: &AttemptKey) -> Decoded<()> {
         #[serde(default)]
         attempt: AttemptNo,
     }
-    let wrong = Malformed("the lines at this place are another attempt's");
+    let wrong = Malformed("a line does not say whose it is");
     let object = [head.strip_suffix(b",").ok_or(wrong)?, b"}"].concat();
-    let owner: Owner = serde_json::from_slice(&object).map_err(|_| wrong)?;
-    let is_same = (&owner.app, &owner.instance, owner.attempt) == (&attempt.app, &attempt.instance, attempt.attempt);
-    if is_same { Ok(()) } else { Err(wrong) }
+    let Owner { app, instance, attempt } = serde_json::from_slice(&object).map_err(|_| wrong)?;
+    Ok(AttemptKey { app, instance, attempt })
 }

@@ -7,6 +7,7 @@
 //! on the blocks that come out.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
@@ -18,6 +19,7 @@ use crate::cold::store::Store;
 use super::codec::{Decoded, Malformed};
 use super::entry::Entry;
 use super::extent::Extent;
+use super::filters::{MAX_FILTER_BYTES, SearchMap};
 use super::index::{Entries, Index};
 use super::pull::Pull;
 use super::reader::{LineBlock, take_line};
@@ -39,6 +41,8 @@ pub struct Replay {
     pull: Pull,
     hasher: blake3::Hasher,
     expected_hash: Option<[u8; 32]>,
+    /// Where the object has some: what they say of a frame must be true of it.
+    filters: Option<Arc<SearchMap>>,
     frame: Frame,
     current: Option<Current>,
 }
@@ -73,6 +77,7 @@ impl Replay {
         if stored != byte_length {
             return Err(Error::corrupt(key, format!("it has {stored} bytes, {byte_length} were written")));
         }
+        let filters = read_filters(store, &index).await?.map(Arc::new);
         let pull = Pull::new(key.clone(), store.stream_range(key, 0..byte_length).await?);
         Ok(Self {
             index,
@@ -81,6 +86,7 @@ impl Replay {
             pull,
             hasher: blake3::Hasher::new(),
             expected_hash: hash.into(),
+            filters,
             frame: Frame { loaded: 0, raw: Bytes::new(), at: 0, lines: 0 },
             current: None,
         })
@@ -143,7 +149,12 @@ impl Replay {
             return Err(self.corrupt(Malformed("it has fewer frames than its attempts need")));
         };
         let compressed = self.take(info.compressed_len.into()).await?;
-        let raw = tokio::task::spawn_blocking(move || zframe::decompress(&compressed, info.raw_len as usize));
+        let (filters, at) = (self.filters.clone(), self.frame.loaded);
+        let raw = tokio::task::spawn_blocking(move || {
+            let raw = zframe::decompress(&compressed, info.raw_len as usize)?;
+            filters.map_or(Ok(()), |filters| filters.check(at, &raw))?;
+            Ok(raw)
+        });
         let raw = raw.await.unwrap_or(Err(Malformed("decoding it panicked")));
         let raw = raw.map_err(|wrong| self.corrupt(wrong))?;
         if raw.len() != info.raw_len as usize {
@@ -186,6 +197,23 @@ impl Replay {
     fn corrupt(&self, wrong: Malformed) -> Error {
         Error::corrupt(self.index.key(), wrong.0)
     }
+}
+
+/// Filters that a search would pass over are damage here. `None` where the object has none.
+async fn read_filters(store: &Store, index: &Index) -> Result<Option<SearchMap>> {
+    let range = index.filter_range();
+    if range.end - range.start > MAX_FILTER_BYTES {
+        return Err(Error::corrupt(index.key(), "its filter frame is too long"));
+    }
+    let bytes = store.get_range(index.key(), range).await?;
+    if !SearchMap::is_there(&bytes) {
+        return Ok(None);
+    }
+    let map = SearchMap::parse(bytes).map_err(|wrong| Error::corrupt(index.key(), wrong.0))?;
+    if map.is_of(index.table()) {
+        return Ok(Some(map));
+    }
+    Err(Error::corrupt(index.key(), "its search filters are those of other frames"))
 }
 
 impl Frame {

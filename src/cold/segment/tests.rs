@@ -135,7 +135,7 @@ fn shape() -> impl Strategy<Value = Vec<Vec<Vec<usize>>>> {
 }
 
 pub(super) fn settings(frame_size: usize) -> SegmentSettings {
-    SegmentSettings { level: 3, frame_size, parallelism: 2 }
+    SegmentSettings { level: 3, frame_size, parallelism: 2, filters: true }
 }
 
 pub(super) async fn write(store: &Store, samples: &[Sample], settings: SegmentSettings) -> Result<Written> {

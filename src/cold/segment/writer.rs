@@ -18,9 +18,11 @@ use crate::model::{AttemptId, LevelSet, LineRange};
 use super::directory::{AttemptBlock, Directory, Footer, SegmentHeader, Totals};
 use super::entry::{self, AttemptMeta, Entry};
 use super::extent::{Extent, TsRange};
+use super::filters::{self, MAX_FILTER_BYTES};
 use super::frames::{self, FRAMES_PER_BLOCK, FrameInfo};
 use super::packer::{FramePacker, FrameSpot, RawFrame};
 use super::place::{FrameTable, Place};
+use super::xor::XorFilter;
 use super::{
     INDEX_MAGIC, MAX_ATTEMPTS, MAX_FRAME_BYTES, MAX_FRAMES, MAX_REPLACES, SKIPPABLE_HEADER_BYTES, seek_table, zframe,
 };
@@ -30,6 +32,8 @@ const INDEX_LEVEL: i32 = 9;
 /// A segment whose index has grown to this is full: it stays in memory until the end, and attempts
 /// with long labels can take 2 kB each.
 const FULL_INDEX_BYTES: usize = 16 << 20;
+/// The same for search filters, half of what a reader takes into memory.
+const FULL_FILTER_BYTES: usize = MAX_FILTER_BYTES as usize / 2;
 const CREATED_BY: &str = concat!("logtier ", env!("CARGO_PKG_VERSION"));
 
 /// How a segment is cut and compressed.
@@ -41,11 +45,13 @@ pub struct SegmentSettings {
     pub frame_size: usize,
     /// Frames in compression at once, at least 1.
     pub parallelism: usize,
+    /// Whether to write search filters.
+    pub filters: bool,
 }
 
 impl Default for SegmentSettings {
     fn default() -> Self {
-        Self { level: 9, frame_size: 2 << 20, parallelism: 2 }
+        Self { level: 9, frame_size: 2 << 20, parallelism: 2, filters: true }
     }
 }
 
@@ -69,6 +75,8 @@ pub struct Written {
     pub byte_length: u64,
     /// BLAKE3 of the object.
     pub hash: [u8; 32],
+    /// Where the filter frame begins, which ends where the index begins; there where it has none.
+    pub filter_offset: u64,
     /// Where the index frame begins.
     pub index_offset: u64,
     /// Where, inside of the index frame, the frame blocks begin: from here to the end of the object
@@ -85,6 +93,9 @@ pub struct SegmentWriter {
     header: SegmentHeader,
     level: i32,
     parallelism: usize,
+    /// Of each frame that was uploaded, where they are on.
+    filters: Option<Vec<Option<XorFilter>>>,
+    filter_bytes: usize,
     packer: FramePacker,
     compressing: VecDeque<Compressing>,
     idle: Vec<Compressor<'static>>,
@@ -97,7 +108,13 @@ pub struct SegmentWriter {
 struct Compressing {
     raw_len: u32,
     extent: Extent,
-    task: JoinHandle<io::Result<(Compressor<'static>, Vec<u8>)>>,
+    task: JoinHandle<io::Result<Compressed>>,
+}
+
+struct Compressed {
+    compressor: Compressor<'static>,
+    bytes: Vec<u8>,
+    filter: Option<XorFilter>,
 }
 
 /// The attempt whose lines are being pushed.
@@ -130,6 +147,8 @@ impl SegmentWriter {
             header,
             level: settings.level,
             parallelism: settings.parallelism.max(1),
+            filters: settings.filters.then(Vec::new),
+            filter_bytes: 0,
             // Half of what a reader accepts, so that a move to a frame of its own never exceeds it.
             packer: FramePacker::new(settings.frame_size.clamp(1, MAX_FRAME_BYTES / 2)),
             compressing: VecDeque::new(),
@@ -236,6 +255,7 @@ impl SegmentWriter {
         self.compressed_len() >= object_size
             || self.parts.len() >= MAX_ATTEMPTS as usize
             || self.attempts.compressed.len() >= FULL_INDEX_BYTES
+            || self.filter_bytes >= FULL_FILTER_BYTES
             || self.frames.len() + self.compressing.len() >= MAX_FRAMES / 2
     }
 
@@ -282,6 +302,8 @@ impl SegmentWriter {
         }
         let index = self.index().map_err(|error| self.compression_failed(error))?;
         let payload_len = u32::try_from(index.payload_len()).map_err(|_| Error::invalid("the index exceeds 4 GiB"))?;
+        let filter_offset = self.upload.byte_length();
+        let filters_len = self.write_filters().await?;
         let index_offset = self.upload.byte_length();
         let frames_offset = index_offset + SKIPPABLE_HEADER_BYTES + index.attempt_blocks.len() as u64;
         self.upload.write(&INDEX_MAGIC.to_le_bytes()).await?;
@@ -290,10 +312,19 @@ impl SegmentWriter {
             self.upload.write(&area).await?;
         }
         let mut seek: Vec<_> = self.frames.iter().map(|frame| (frame.compressed_len, frame.raw_len)).collect();
+        seek.extend(filters_len.map(|len| (len, 0)));
         seek.push((payload_len + SKIPPABLE_HEADER_BYTES as u32, 0));
         self.upload.write(&seek_table::encode(seek.into_iter())).await?;
         let (totals, parts) = (index.totals, self.part_places()?);
-        Ok(Written { byte_length: 0, hash: [0; 32], index_offset, frames_offset, totals, parts })
+        Ok(Written { byte_length: 0, hash: [0; 32], filter_offset, index_offset, frames_offset, totals, parts })
+    }
+
+    /// The skippable frame between data and index; its length, where there is one.
+    async fn write_filters(&mut self) -> Result<Option<u32>> {
+        let Some(filters) = self.filters.take().filter(|filters| !filters.is_empty()) else { return Ok(None) };
+        let frame = filters::encode(&self.frames, &filters);
+        self.upload.write(&frame).await?;
+        Ok(Some(frame.len() as u32))
     }
 
     /// Hands a frame to a blocking thread, after waiting for a free place.
@@ -301,12 +332,13 @@ impl SegmentWriter {
         while self.compressing.len() >= self.parallelism {
             self.write_frame().await?;
         }
-        let (idle, level) = (self.idle.pop(), self.level);
+        let (idle, level, with_filter) = (self.idle.pop(), self.level, self.filters.is_some());
         let raw_len = frame.bytes.len() as u32;
         let task = tokio::task::spawn_blocking(move || {
             let mut compressor = idle.map_or_else(|| zframe::compressor(level), Ok)?;
-            let compressed = compressor.compress(&frame.bytes)?;
-            Ok((compressor, compressed))
+            let bytes = compressor.compress(&frame.bytes)?;
+            let filter = if with_filter { filters::build(&frame.bytes) } else { None };
+            Ok(Compressed { compressor, bytes, filter })
         });
         self.compressing.push_back(Compressing { raw_len, extent: frame.extent, task });
         Ok(())
@@ -316,8 +348,12 @@ impl SegmentWriter {
     async fn write_frame(&mut self) -> Result<()> {
         let Some(Compressing { raw_len, extent, task }) = self.compressing.pop_front() else { return Ok(()) };
         let compressed = task.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        let (compressor, bytes) = compressed.map_err(|error| self.compression_failed(error))?;
+        let Compressed { compressor, bytes, filter } = compressed.map_err(|error| self.compression_failed(error))?;
         self.idle.push(compressor);
+        if let Some(filters) = &mut self.filters {
+            self.filter_bytes += filter.as_ref().map_or(0, |filter| filter.fingerprints.len());
+            filters.push(filter);
+        }
         self.frames.push(FrameInfo { compressed_len: bytes.len() as u32, raw_len, extent });
         self.upload.write(&bytes).await
     }

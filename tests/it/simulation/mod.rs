@@ -169,7 +169,7 @@ async fn play(seed: u64, database_url: String, objects: Arc<dyn ObjectStore>) ->
     let settings = ArchiveSettings {
         object_bytes: plan.object_bytes(),
         rewrite: plan.rewrite(),
-        segment: SegmentSettings { level: 1, frame_size: plan.frame_size(), parallelism: 1 },
+        segment: SegmentSettings { level: 1, frame_size: plan.frame_size(), parallelism: 1, filters: true },
         ..settings()
     };
     let objects = FaultStore::new(objects, Arc::clone(&fate));
