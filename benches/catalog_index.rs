@@ -118,8 +118,11 @@ fn entry(number: u64) -> Entry {
     }
 }
 
+/// First hash and offset of each block.
+type BlockIndex = Vec<(u64, u64)>;
+
 /// The blocks one after the other; and of each the first hash and the offset, with the end behind the last.
-fn build(entries: &[Entry]) -> std::io::Result<(Vec<u8>, Vec<(u64, u64)>)> {
+fn build(entries: &[Entry]) -> std::io::Result<(Vec<u8>, BlockIndex)> {
     let (mut object, mut index) = (Vec::new(), Vec::new());
     for block in entries.chunks(BLOCK_ENTRIES) {
         index.push((block[0].hash, object.len() as u64));

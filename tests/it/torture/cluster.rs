@@ -319,10 +319,11 @@ fn kill_database(server: &Url) {
     again.args(&command[1..]).env_clear().current_dir(folder).stdin(Stdio::null());
     again.stdout(Stdio::null()).stderr(Stdio::null());
     again.envs(environment.iter().filter_map(|variable| variable.split_once('=')));
-    let child = again.spawn().expect("start MariaDB again");
+    let mut child = again.spawn().expect("start MariaDB again");
     // Where `scripts/mariadb.sh stop` looks for it.
     let ours = Path::new(&pid_file).with_file_name("pid");
     if ours.exists() {
         std::fs::write(ours, child.id().to_string()).expect("note its process");
     }
+    std::thread::spawn(move || child.wait());
 }
