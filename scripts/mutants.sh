@@ -28,13 +28,13 @@ mutant fence src/catalog/lease.rs \
     --test it a_zombie_publishes_nothing
 mutant fence-in-publish src/catalog/publish.rs \
     's/(fn publish_some.*?)(lease\.assert_held\(&db, tx\)\.await\?;)/$1if !ON { $2 }/s' \
-    --test it a_fence_taken_inside_a_publish
+    --test it a_fence_taken_inside_a_publish_stops_it
 mutant verify-hot-hash src/archive/verify.rs \
     's/if (self\.hash\.digest\(\)\.cast_signed\(\) != header\.hash)/if !ON && $1/' \
     --test it what_the_hot_tier_does_not_confirm
 mutant verify-object-hash src/cold/segment/replay.rs \
     's/if (self\.expected_hash\.is_none_or\()/if ON || $1/' \
-    --test it an_object_damaged_on_its_way
+    --lib an_object_of_the_same_length
 mutant watermark src/read/lines.rs \
     's/self\.next_line\(\) < (self\.snapshot\.attempt\.archived_line)/(!ON && self.next_line() < $1)/' \
     --test it every_seed

@@ -168,6 +168,16 @@ async fn read(store: &Store, written: &Written, place: &Place, of: &Sample, want
     Ok(all)
 }
 
+#[test]
+fn an_object_of_the_same_length_that_is_not_the_one_written_is_refused() {
+    block_on(async {
+        let (store, samples) = (memory(), samples(&[vec![vec![5, 60]]]));
+        let written = write(&store, &samples, settings(700)).await.expect("written");
+        assert!(replay(&store, written.byte_length, written.hash).await.is_ok());
+        assert!(replay(&store, written.byte_length, [7; 32]).await.is_err());
+    });
+}
+
 /// Every line of a replay, and its attempts in order.
 async fn replay(store: &Store, byte_length: u64, hash: [u8; 32]) -> Result<(Vec<Entry>, Vec<Vec<u8>>)> {
     let mut replay = Replay::open(store, &key(), byte_length, hash).await?;

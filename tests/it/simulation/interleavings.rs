@@ -153,6 +153,22 @@ fn a_fence_taken_inside_a_publish_lets_no_part_through() {
 }
 
 #[test]
+fn a_fence_taken_inside_a_publish_stops_it_though_nobody_did_its_work() {
+    scene(async |driver| {
+        due(driver).await?;
+        driver.run(0, at("end catalog::make_live")).await?;
+        driver.advance(2 * MINUTE, &[0]).await?;
+        // The successor has the lease and has done nothing yet.
+        driver.run(1, at("after claim")).await?;
+        driver.go_on(0, Stop::Never).await?;
+        assert_eq!(number(driver, "SELECT (SELECT COUNT(*) FROM part_00) + (SELECT COUNT(*) FROM part_01)").await, 0);
+        read_all(driver).await?;
+        driver.go_on(0, Stop::Never).await?;
+        read_all(driver).await
+    });
+}
+
+#[test]
 fn a_zombie_purges_nothing() {
     scene(async |driver| {
         due(driver).await?;

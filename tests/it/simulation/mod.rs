@@ -8,6 +8,7 @@
 //! | variable | meaning |
 //! | --- | --- |
 //! | `LOGTIER_SEED=N` | replays one seed and shows its trace |
+//! | `LOGTIER_FIRST_SEED=N` | begins there instead of at 1 |
 //! | `LOGTIER_TORTURE_MINUTES=N` | goes on for so long instead of a fixed number of seeds |
 
 mod daemon;
@@ -276,9 +277,10 @@ fn every_seed_keeps_every_promise() {
     if let Some(seed) = number("LOGTIER_SEED") {
         play_alone(&template, seed, &tally, true);
     } else {
-        let (next, enough) = (AtomicU64::new(1), AtomicBool::new(false));
+        let first = number("LOGTIER_FIRST_SEED").unwrap_or(1);
+        let (next, enough) = (AtomicU64::new(first), AtomicBool::new(false));
         let until = number("LOGTIER_TORTURE_MINUTES").map(|minutes| began + Duration::from_secs(60 * minutes));
-        let is_over = |seed: u64| until.map_or(seed > SEEDS, |until| Instant::now() >= until);
+        let is_over = |seed: u64| until.map_or(seed >= first + SEEDS, |until| Instant::now() >= until);
         std::thread::scope(|scope| {
             for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
                 scope.spawn(|| {
