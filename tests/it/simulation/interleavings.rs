@@ -15,9 +15,8 @@ use super::daemon::Place;
 use super::driver::{Driver, Want};
 use super::model::{Name, Violation};
 use super::settle::{end_of_days, settle};
-use super::store::FaultStore;
 use super::world::{Fate, Stop};
-use super::{BEGINNING, Template, ages, daemon, runtime, settings};
+use super::{BEGINNING, Template, ages, bucket, daemon, runtime, settings};
 use crate::harness::mysql::TestDatabase;
 use crate::harness::s3;
 
@@ -55,7 +54,7 @@ fn one(database_url: &str, objects: Arc<dyn ObjectStore>, play: &impl AsyncFn(&m
     logtier::cold::install_crypto_provider();
     runtime().block_on(async {
         let fate = Fate::new(1, Millis::new(BEGINNING));
-        let objects = FaultStore::new(objects, Arc::clone(&fate));
+        let objects = bucket(objects, &fate).await;
         // Whatever is due is built at once.
         let settings = ArchiveSettings { max_delay: std::time::Duration::ZERO, ..settings() };
         let place = Place { database_url: database_url.to_owned(), objects, settings };

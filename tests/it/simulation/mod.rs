@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use logtier::archive::ArchiveSettings;
+use logtier::cold::Store;
 use logtier::cold::segment::SegmentSettings;
 use logtier::config::{Config, Env};
 use logtier::model::{Age, Millis};
@@ -84,7 +85,15 @@ fn settings() -> ArchiveSettings {
     .into();
     let config = Config::load(None, &env).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(config.retention.forget_after, Age::For(hours(FORGET_AFTER)));
-    logtier::app::archive_settings(&config, "01SIMULATED", "d")
+    logtier::app::archive_settings(&config, CLUSTER, "d")
+}
+
+const CLUSTER: &str = "01SIMULATED";
+
+/// A bucket that is the simulated cluster's, as a daemon's first start makes it.
+async fn bucket(objects: Arc<dyn ObjectStore>, fate: &Arc<Fate>) -> Arc<FaultStore> {
+    Store::from_object_store(Arc::clone(&objects), "sim").put_cluster_id(CLUSTER).await.expect("marked");
+    FaultStore::new(objects, Arc::clone(fate))
 }
 
 /// Tables as `migrate` makes them, copied for each seed.
@@ -173,7 +182,7 @@ async fn play(seed: u64, database_url: String, objects: Arc<dyn ObjectStore>) ->
         segment: SegmentSettings { level: 1, frame_size: plan.frame_size(), parallelism: 1, filters: true },
         ..settings()
     };
-    let objects = FaultStore::new(objects, Arc::clone(&fate));
+    let objects = bucket(objects, &fate).await;
     let place = Place { database_url, objects, settings };
     let daemons = plan.daemons();
     let mut driver = Driver::new(place, fate, daemons, ages()).await;
