@@ -26,6 +26,7 @@ mod retention;
 mod search;
 mod simulation;
 mod stores;
+mod symptom;
 mod torture;
 mod two_daemons;
 mod verify;
