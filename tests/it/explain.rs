@@ -481,6 +481,7 @@ async fn said_of_itself(catalog: &Catalog, db: &std::sync::Arc<Db>, now: Millis)
     catalog.forget_daemons(db, "d", Millis::ZERO).await.expect("forgotten");
     catalog.task_ended(db, "test", now, Some("error")).await.expect("noted");
     catalog.tasks(db).await.expect("tasks");
+    catalog.leases(db).await.expect("leases");
     let runs = catalog.runs(db, None, 100).await.expect("runs");
     catalog.runs(db, Some(runs[0].id), 1).await.expect("one run");
     catalog.forget_runs(db, Millis::new(9_000_000_000_000_000 - 1_900)).await.expect("forgotten");
