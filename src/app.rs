@@ -113,6 +113,40 @@ pub async fn open_hot_tier(config: &Config, clock: &Clock) -> anyhow::Result<Clu
 /// Opens both tiers as they are, and changes nothing: for audits beside running daemons. Fails where
 /// they are not of this version, or do not belong together.
 pub async fn open_as_is(config: &Config, clock: &Clock) -> anyhow::Result<(Catalog, Store)> {
+    let catalog = Catalog::new(Cluster::new(connect(config, clock).await?));
+    for (db, server) in catalog.cluster.servers().iter().zip(&config.hot.servers) {
+        let checked = db.check_schema(config.hot.shards as usize).await;
+        checked.with_context(|| format!("look at the hot tier at {}", server.url))?;
+    }
+    let store = open_store(config)?;
+    pairing::refuse_unfinished(&catalog.cluster).await?;
+    pairing::check(&catalog.cluster, &store).await?;
+    Ok((catalog, store))
+}
+
+/// Opens both tiers for a look at what a rebuild would do, and changes nothing. A database that was
+/// never used is a cluster of no servers.
+pub async fn open_if_there(config: &Config, clock: &Clock) -> anyhow::Result<(Catalog, Store)> {
+    let store = open_store(config)?;
+    let servers = connect(config, clock).await?;
+    for (db, server) in servers.iter().zip(&config.hot.servers) {
+        let about = || format!("look at the hot tier at {}", server.url);
+        if db.schema().await.with_context(about)? == 0 {
+            return Ok((Catalog::new(Cluster::new(Vec::new())), store));
+        }
+        db.check_schema(config.hot.shards as usize).await.with_context(about)?;
+    }
+    Ok((Catalog::new(Cluster::new(servers)), store))
+}
+
+/// Opens both tiers to be written, without looking whether they belong together.
+pub async fn open_and_migrate(config: &Config, clock: &Clock) -> anyhow::Result<(Catalog, Store)> {
+    let catalog = Catalog::new(open_hot_tier(config, clock).await?);
+    Ok((catalog, open_store(config)?))
+}
+
+/// Connects to databases that must be there.
+async fn connect(config: &Config, clock: &Clock) -> anyhow::Result<Vec<Arc<Db>>> {
     let mut servers = Vec::new();
     for (number, server) in config.hot.servers.iter().enumerate() {
         let HotServer { url, shards } = server;
@@ -124,14 +158,9 @@ pub async fn open_as_is(config: &Config, clock: &Clock) -> anyhow::Result<(Catal
         };
         let shards = shards.clone().map(|shard| Shard::new(shard as u16)).collect();
         let db = Db::connect(&settings, number, shards, clock.clone()).await;
-        let db = db.with_context(|| format!("open the hot tier at {url}"))?;
-        db.check_schema(config.hot.shards as usize).await.with_context(|| format!("look at the hot tier at {url}"))?;
-        servers.push(Arc::new(db));
+        servers.push(Arc::new(db.with_context(|| format!("open the hot tier at {url}"))?));
     }
-    let catalog = Catalog::new(Cluster::new(servers));
-    let store = open_store(config)?;
-    pairing::check(&catalog.cluster, &store).await?;
-    Ok((catalog, store))
+    Ok(servers)
 }
 
 /// The store of the cold tier; asks it nothing.
@@ -155,6 +184,7 @@ pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
 /// Starts a daemon. Fails where the settings and what they point at do not fit.
 pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<App> {
     let cluster = open_hot_tier(config, &clock).await?;
+    pairing::refuse_unfinished(&cluster).await?;
     let store = open_store(config)?;
     let metrics = Arc::new(Metrics::default());
     let catalog = Catalog::new(cluster);

@@ -159,7 +159,8 @@ impl Archiver {
         let now = shared.clock.now();
         let already = match mark {
             MarkKind::Delete => attempt.state.is_gone(),
-            MarkKind::Hold => attempt.held,
+            // What is gone cannot be held: a mark would say that it came back.
+            MarkKind::Hold => attempt.held || attempt.state.is_gone(),
             MarkKind::Release => !attempt.held,
         };
         if already {
@@ -174,7 +175,8 @@ impl Archiver {
             at: now.to_string(),
         };
         let bytes = serde_json::to_vec(&content).unwrap_or_default();
-        shared.store.put(&Key::mark(shared.clock.new_ulid()), bytes.into()).await?;
+        let key = Key::mark(shared.clock.new_ulid());
+        shared.store.put(&key, bytes.into()).await?;
         let done = match mark {
             MarkKind::Delete => shared.catalog.delete(home, attempt.id, now).await?,
             MarkKind::Hold | MarkKind::Release => {
@@ -182,6 +184,11 @@ impl Archiver {
                 true
             }
         };
-        Ok(if done { Marked::Done } else { Marked::Held })
+        if done {
+            return Ok(Marked::Done);
+        }
+        // Held since it was looked at: a delete that was refused must not be done by a rebuild.
+        shared.store.delete(&key).await?;
+        Ok(Marked::Held)
     }
 }

@@ -5,11 +5,13 @@ mod finding;
 mod lines;
 mod marks;
 mod object;
+mod rebuild;
 mod report;
 mod status;
 mod verify;
 
 pub use finding::{Finding, FindingKind, Phase, Progress};
+pub use rebuild::{RebuildSettings, RebuildSummary, rebuild};
 pub use report::{
     ColdReport, DaemonReport, HotReport, LagReport, LeaseReport, RetentionReport, ServerReport, ShardReport,
     StatusReport, TaskReport,
@@ -36,4 +38,10 @@ pub enum AuditError {
     Db(#[from] crate::db::Error),
     #[error("ask the cold tier")]
     Cold(#[from] crate::cold::Error),
+    /// Its attempts would be on servers that each count it for themselves.
+    #[error(
+        "object {0} holds attempts of more than one server of this configuration: set hot.shards and the shards \
+         of each [[hot.server]] as they were when it was written"
+    )]
+    OtherServers(String),
 }

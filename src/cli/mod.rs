@@ -21,6 +21,7 @@ mod output;
 mod pages;
 mod progress;
 mod push;
+mod rebuild;
 mod record;
 mod render;
 mod search;
@@ -88,6 +89,8 @@ enum Command {
     Migrate,
     /// Check that both tiers hold what the catalog says; changes nothing
     Verify(verify::VerifyArgs),
+    /// Fill an empty or restored database from the bucket
+    RebuildCatalog(rebuild::RebuildArgs),
     /// Look at the daemon's configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -196,6 +199,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match command {
         Command::Serve => daemon::serve(global.config.as_deref()),
         Command::Migrate => daemon::migrate(global.config.as_deref()),
+        Command::RebuildCatalog(args) => rebuild::rebuild(global.config.as_deref(), args),
         Command::Verify(args) => verify::verify(global.config.as_deref(), global.app.as_deref(), args),
         Command::Config(ConfigCommand::Check) => daemon::check_config(global.config.as_deref()),
         Command::Completions { shell } => {
@@ -249,6 +253,7 @@ async fn run_client(session: &mut Session, command: Command) -> anyhow::Result<E
         | Command::Demo
         | Command::Migrate
         | Command::Verify(_)
+        | Command::RebuildCatalog(_)
         | Command::Config(_)
         | Command::Bench(_)
         | Command::Completions { .. }
@@ -323,6 +328,7 @@ mod tests {
             "logtier config check --config x.toml",
             "logtier verify --full --app billing --since 30d",
             "logtier verify --sample 1% -o json",
+            "logtier rebuild-catalog --dry-run",
         ] {
             let words = line.split(' ').map(|word| word.trim_matches('\''));
             if let Err(error) = Cli::try_parse_from(words) {

@@ -85,7 +85,7 @@ pub(super) fn verify(config: Option<&Path>, app: Option<&str>, args: VerifyArgs)
     })
 }
 
-fn print(finding: &Finding, is_json: bool) -> anyhow::Result<()> {
+pub(super) fn print(finding: &Finding, is_json: bool) -> anyhow::Result<()> {
     let mut out = Out::stdout();
     if is_json {
         out.line(&serde_json::json!({ "finding": finding }).to_string())?;

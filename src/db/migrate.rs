@@ -54,15 +54,25 @@ impl Db {
         result
     }
 
-    /// Looks whether this server has the tables of this version, for these shards, and changes nothing.
-    pub async fn check_schema(&self, total_shards: usize) -> Result<()> {
-        let mut connection = self.pool().acquire().await?;
-        let fixed = [("shards", total_shards.to_string()), ("server_shards", self.shard_range())];
-        let done = match meta(&mut connection, "schema").await {
-            Ok(found) => schema_number(found)?,
-            Err(Error::Statement(error)) if is_no_table(&error) => 0,
+    /// The number of the last migration that was done here; 0 for a database without our tables, and
+    /// for a file that is not there.
+    pub async fn schema(&self) -> Result<usize> {
+        let mut connection = match self.pool().acquire().await.map_err(Error::from) {
+            Ok(connection) => connection,
+            Err(Error::Unavailable(error)) if is_no_file(&error) => return Ok(0),
             Err(error) => return Err(error),
         };
+        match meta(&mut connection, "schema").await {
+            Ok(found) => schema_number(found),
+            Err(Error::Statement(error)) if is_no_table(&error) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks whether this server has the tables of this version, for these shards, and changes nothing.
+    pub async fn check_schema(&self, total_shards: usize) -> Result<()> {
+        let fixed = [("shards", total_shards.to_string()), ("server_shards", self.shard_range())];
+        let done = self.schema().await?;
         if done == 0 {
             return Err(Error::Configuration(
                 "the database has no tables of logtier: check hot.url, or run `logtier rebuild-catalog` if the \
@@ -70,6 +80,7 @@ impl Db {
                     .to_owned(),
             ));
         }
+        let mut connection = self.pool().acquire().await?;
         for (key, wanted) in fixed {
             match meta(&mut connection, key).await? {
                 Some(found) if found == wanted => {}
@@ -208,6 +219,11 @@ fn other_shards(key: &str, found: &str, wanted: &str) -> Error {
         "the database was created with {key} = {found}, the configuration says {wanted}: \
          the number of shards is fixed at creation, so set it back to what the database has"
     ))
+}
+
+/// SQLite's "unable to open database file".
+fn is_no_file(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(answer) if answer.code().as_deref() == Some("14"))
 }
 
 fn is_no_table(error: &sqlx::Error) -> bool {

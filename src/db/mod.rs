@@ -71,7 +71,10 @@ impl Db {
         sqlx::any::install_default_drivers();
         let engine = Engine::of(&settings.url);
         let url = engine.connect_url(&settings.url, STATEMENTS_PER_CONNECTION)?;
-        file::create(url.as_str())?;
+        // A URL that says otherwise wants a database that is there.
+        if url.query_pairs().any(|(name, value)| name == "mode" && value == "rwc") {
+            file::create(url.as_str())?;
+        }
         let options = AnyConnectOptions::from_url(&url)?;
         let pool = AnyPoolOptions::new()
             .max_connections(settings.max_connections)

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use logtier::app::App;
 use logtier::archive::Marked;
+use logtier::audit::{Audit, Progress, RebuildSettings, rebuild};
 use logtier::catalog::{
     BatchKey, Catalog, DaemonRow, FinishRequest, Lease, ListFilter, NewSegment, SegmentCursor, SegmentId, SweptSegment,
     batches,
@@ -21,7 +22,7 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use crate::harness::daemon::{Daemon, runtime};
-use crate::harness::logs::{append, batch, declaration, finish, home, messages, numbered};
+use crate::harness::logs::{append, batch, declaration, finish, home, messages, numbered, row, sql};
 use crate::harness::{ColdStore, Engine, Tiers, note_skip};
 
 /// Rows of each table that grows, in each shard.
@@ -277,6 +278,7 @@ async fn scenario(daemon: &Daemon) {
     }
     segments(daemon).await;
     audits(&app.catalog).await;
+    brought_back(daemon).await;
     said_of_itself(&app.catalog, &app.catalog.cluster.servers()[0], daemon.clock.now()).await;
 }
 
@@ -432,6 +434,44 @@ async fn segments(daemon: &Daemon) {
     catalog.segment_summary(db, 1_000).await.expect("a summary");
     searched(catalog, db, some).await;
     lease.release(db).await.expect("released");
+}
+
+/// A rebuild finds an attempt whose part moved, then one that the catalog does not know.
+async fn brought_back(daemon: &Daemon) {
+    let app = &daemon.app;
+    // Whatever else is due moves before, so that the attempt has an object of its own.
+    daemon.clock.advance(2 * DAY);
+    daemon.archive().await;
+    append(app, "back", &numbered("back", 0..20)).await;
+    finish(app, &daemon.clock, "back").await;
+    daemon.clock.advance(DAY);
+    assert_eq!(daemon.archive().await["failures"], serde_json::json!([]));
+    let (home, id) = (home(app, "back"), row(app, "back").await.id);
+    let shard = home.shard;
+    let object = app.catalog.segments_of(&home, id, 1).await.expect("an object")[0].id.get();
+    let moves = [
+        format!("DELETE FROM segment WHERE id = {object}"),
+        format!("UPDATE part_{shard} SET segment_id = 7 WHERE attempt_id = {}", id.get()),
+        "UPDATE segment SET entries = entries + 1 WHERE id = 7".to_owned(),
+    ];
+    let losses = [
+        format!("DELETE FROM segment WHERE id = {object}"),
+        format!("DELETE FROM part_{shard} WHERE attempt_id = {}", id.get()),
+        format!("DELETE FROM attempt_{shard} WHERE id = {}", id.get()),
+    ];
+    for statements in [moves, losses] {
+        for statement in statements {
+            assert_eq!(sql(&home, &statement).await, 1, "{statement}");
+        }
+        let audit = Audit { catalog: app.catalog.clone(), store: app.store.clone(), clock: daemon.clock.clone() };
+        let rules = std::sync::Arc::new(daemon.rules().clone());
+        let cluster_id = home.db.meta("cluster").await.expect("asked").expect("an id");
+        let settings = RebuildSettings { rules, cluster_id, dry_run: false };
+        let done = rebuild(&audit, &settings, &Progress::default(), |_| {}).await.expect("brought back");
+        assert_eq!((done.parts, done.lines), (1, 20), "{done:?}");
+    }
+    assert_eq!(messages(app, "back").await.expect("readable"), numbered("back", 0..20));
+    app.catalog.trim_to_parts(&home, id).await.expect("asked");
 }
 
 /// What `verify` asks, of an app whose objects all stand in one folder.

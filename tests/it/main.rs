@@ -22,6 +22,7 @@ mod powerjob_s3;
 mod read_cost;
 mod read_model;
 mod readers;
+mod rebuild;
 mod retention;
 mod search;
 mod simulation;

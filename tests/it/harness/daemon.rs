@@ -87,6 +87,10 @@ impl Daemon {
         cluster.close().await;
     }
 
+    pub fn rules(&self) -> &logtier::model::RuleSet {
+        &self.config.retention.rules
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.app.address)
     }
