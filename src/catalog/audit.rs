@@ -3,7 +3,7 @@
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
-use super::{Attempt, Catalog, Segment, SegmentId, column, count, sql, sql_audit};
+use super::{Attempt, Catalog, Segment, SegmentId, column, count, sql_audit};
 use crate::db::{Db, Error, Home, Result};
 use crate::model::{AttemptId, LineRange};
 
@@ -133,7 +133,8 @@ impl Catalog {
         before: AttemptId,
         limit: u32,
     ) -> Result<Vec<Attempt>> {
-        let query = sqlx::query(AssertSqlSafe(sql::list_attempts(home.shard, app_id.is_some(), false)));
+        let statement = sql_audit::attempts_before(home.db.engine(), home.shard, app_id.is_some());
+        let query = sqlx::query(AssertSqlSafe(statement));
         let query = match app_id {
             Some(app_id) => query.bind(app_id),
             None => query,

@@ -45,6 +45,16 @@ pub(super) fn attempts_in(shard: Shard) -> String {
     )
 }
 
+/// The index is named, because MariaDB at times reads and sorts all that is older of an app.
+pub(super) fn attempts_before(engine: Engine, shard: Shard, by_app: bool) -> String {
+    let (index, app) =
+        if by_app { (engine.with_index(&shard.table("attempt_app")), "a.app_id = ? AND") } else { (String::new(), "") };
+    format!(
+        "/* catalog::attempts_before */ SELECT {ATTEMPT_COLUMNS} FROM attempt_{shard} a {index} \
+         WHERE {app} a.id < ? ORDER BY a.id DESC LIMIT ?"
+    )
+}
+
 /// From one line of one attempt on, then all of the others.
 pub(super) fn part_spans(shard: Shard, others: usize) -> String {
     format!(
