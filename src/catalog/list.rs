@@ -194,7 +194,7 @@ impl ListFilter {
 const LIST_PAGE: u32 = 200;
 
 async fn list_rows(home: &Home, app: Option<i32>, job: Option<i32>, below: i64) -> Result<Vec<Attempt>> {
-    let statement = sql::list_attempts(home.shard, app.is_some(), job.is_some());
+    let statement = sql::list_attempts(home.db.engine(), home.shard, app.is_some(), job.is_some());
     let mut query = sqlx::query(sqlx::AssertSqlSafe(statement));
     for number in [app, job].into_iter().flatten() {
         query = query.bind(number);

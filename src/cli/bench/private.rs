@@ -134,6 +134,7 @@ fn overrides(port: u16, folder: Option<&Path>) -> Vec<(String, String)> {
         ("LOGTIER_SERVER__LISTEN", format!("127.0.0.1:{port}")),
         ("LOGTIER_RETENTION__DEFAULT__HOT_FOR", "0s".to_owned()),
         ("LOGTIER_ARCHIVE__MAX_DELAY", "0s".to_owned()),
+        ("LOGTIER_ARCHIVE__PURGE_GRACE", "1s".to_owned()),
         ("LOGTIER_ARCHIVE__SCHEDULE", "0 0 1 1 *".to_owned()),
         ("LOGTIER_LOG__LEVEL", "warn".to_owned()),
     ];

@@ -1,6 +1,7 @@
 //! The stages of a round: what is done, and what it is compared with.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
@@ -19,6 +20,9 @@ const PAGES: usize = 200;
 
 /// Reads of the same log; the median counts.
 const REPEATS: usize = 5;
+
+/// A little more than the daemon's.
+const PURGE_GRACE: Duration = Duration::from_millis(1_200);
 
 /// A text that no made-up log holds and that has no words in it: every frame must be looked into.
 const NOT_A_WORD: &str = "~^`~";
@@ -92,6 +96,11 @@ impl Bench<'_> {
         self.add("archive", "rate : zstd alone, all cores", Unit::Ratio, alone.seconds / seconds);
         self.add("archive", "CPU of the daemon : zstd alone", Unit::Ratio, daemon_cpu / alone.cpu);
         self.add("archive", "bytes : zstd -9, a stream an object", Unit::Ratio, stored as f64 / alone.bytes as f64);
+        // Purged, as nearly all that a user's search looks at is.
+        self.clock.sleep(PURGE_GRACE).await;
+        let started = self.clock.instant();
+        load::archive(self.client).await?;
+        self.add("archive", "purge", Unit::Seconds, started.elapsed().as_secs_f64());
         Ok(())
     }
 
