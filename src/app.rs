@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::{ArchiveSettings, Archiver, RewriteSettings, Worker, rules_digest};
+use crate::archive::{ArchiveSettings, Archiver, PurgeSettings, RewriteSettings, Worker, rules_digest};
 use crate::audit::{Status, StatusSettings};
 use crate::catalog::{Catalog, DaemonRow};
 use crate::clock::Clock;
@@ -97,7 +97,7 @@ pub async fn open_hot_tier(config: &Config, clock: &Clock) -> anyhow::Result<Clu
     create_data_dir(config)?;
     let mut servers = Vec::new();
     for (number, server) in config.hot.servers.iter().enumerate() {
-        let HotServer { url, shards } = server;
+        let HotServer { url, shards, .. } = server;
         let settings =
             DbSettings { url: url.expose(), max_connections: config.hot.connections, acquire_timeout: ACQUIRE_TIMEOUT };
         let shards = shards.clone().map(|shard| Shard::new(shard as u16)).collect();
@@ -108,6 +108,19 @@ pub async fn open_hot_tier(config: &Config, clock: &Clock) -> anyhow::Result<Clu
         servers.push(Arc::new(db));
     }
     Ok(Cluster::new(servers))
+}
+
+/// The servers' replicas, each with its server's number. Asks them nothing: one that is away holds up purging alone.
+async fn open_replicas(config: &Config, clock: &Clock) -> anyhow::Result<Vec<(usize, Arc<Db>)>> {
+    let mut replicas = Vec::new();
+    for (number, server) in config.hot.servers.iter().enumerate() {
+        for url in &server.replicas {
+            let settings = DbSettings { url: url.expose(), max_connections: 1, acquire_timeout: ACQUIRE_TIMEOUT };
+            let db = Db::connect(&settings, number, Vec::new(), clock.clone()).await;
+            replicas.push((number, Arc::new(db.with_context(|| format!("use the replica at {url}"))?)));
+        }
+    }
+    Ok(replicas)
 }
 
 /// Opens both tiers as they are, and changes nothing: for audits beside running daemons. Fails where
@@ -149,7 +162,7 @@ pub async fn open_and_migrate(config: &Config, clock: &Clock) -> anyhow::Result<
 async fn connect(config: &Config, clock: &Clock) -> anyhow::Result<Vec<Arc<Db>>> {
     let mut servers = Vec::new();
     for (number, server) in config.hot.servers.iter().enumerate() {
-        let HotServer { url, shards } = server;
+        let HotServer { url, shards, .. } = server;
         // A database file that is not there is a mistake, not one to be made.
         let settings = DbSettings {
             url: url.expose().replace("?mode=rwc", "?mode=rw"),
@@ -210,7 +223,8 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<App> {
     let inlets = Inlets::default();
     supervise_lanes(&supervisor, lanes, &inlets.drained);
 
-    let settings = archive_settings(config, &cluster_id, &name);
+    let mut settings = archive_settings(config, &cluster_id, &name);
+    settings.purge.replicas = open_replicas(config, &clock).await?;
     let (archiver, worker) = Archiver::new(
         catalog.clone(),
         store.clone(),
@@ -440,7 +454,8 @@ fn http_settings(config: &Config) -> HttpSettings {
 
 /// What the archiver is told of the configuration.
 pub fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> ArchiveSettings {
-    let schedule = config.archive.schedule.clone();
+    let (schedule, window) = (config.archive.schedule.clone(), config.purge.window);
+    let utc = |now: Millis| chrono::DateTime::from_timestamp_millis(now.get());
     ArchiveSettings {
         rules: Arc::new(config.retention.rules.clone()),
         idle_after: config.archive.idle_after,
@@ -454,6 +469,13 @@ pub fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> Arch
         doomed_for: config.archive.doomed_for,
         shrink_grace: config.retention.shrink_grace,
         pressure_bytes: config.archive.pressure_size,
+        purge: PurgeSettings {
+            rest: f64::from(config.purge.rest) / 100.0,
+            max_lock_waits: config.purge.max_lock_waits.into(),
+            max_replica_lag: config.purge.max_replica_lag,
+            replicas: Vec::new(),
+            in_window: Arc::new(move |now| window.is_none_or(|window| utc(now).is_some_and(|now| window.holds(now)))),
+        },
         rewrite: RewriteSettings {
             dead_share: f64::from(config.archive.rewrite_at) / 100.0,
             erase_within: config.retention.erase_within,
@@ -466,10 +488,7 @@ pub fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> Arch
         },
         cluster_id: cluster_id.to_owned(),
         daemon: daemon.to_owned(),
-        next_run: Arc::new(move |now| {
-            let now = chrono::DateTime::from_timestamp_millis(now.get())?;
-            schedule.next_after(now).map(|next| Millis::new(next.timestamp_millis()))
-        }),
+        next_run: Arc::new(move |now| schedule.next_after(utc(now)?).map(|next| Millis::new(next.timestamp_millis()))),
     }
 }
 

@@ -40,6 +40,7 @@ mod candidates;
 mod claim;
 mod explain;
 mod fate;
+mod gentle;
 mod marks;
 mod plan;
 mod pressure;
@@ -62,6 +63,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use explain::{Explanation, Step};
 pub use fate::RewriteSettings;
+pub use gentle::PurgeSettings;
 pub use marks::{Marked, WouldDelete};
 pub use report::{End, Failure, Move, Rewrite, RunReport, Waiting};
 pub use rules::rules_digest;
@@ -145,6 +147,7 @@ pub struct ArchiveSettings {
     pub abandoned_after: Duration,
     /// How long the name of a doomed object is deleted again and again.
     pub doomed_for: Duration,
+    pub purge: PurgeSettings,
     pub rewrite: RewriteSettings,
     /// For so long after the rules changed, whatever the old ones kept longer stays.
     pub shrink_grace: Duration,
@@ -208,6 +211,15 @@ impl Archiver {
         self.shared.put_report(id, &self.shared.new_report(id, "request")).await?;
         place.send(id);
         Ok(id)
+    }
+
+    /// Pauses purging and expiring on all daemons, within a second or a transaction, or lets it go on.
+    pub async fn pause_purge(&self, why: Option<&str>) -> Result<(), ArchiveError> {
+        let why = why.map(|why| format!("{why} (since {})", self.shared.clock.now()));
+        for db in self.shared.catalog.cluster.servers() {
+            self.shared.catalog.pause_purge(db, why.as_deref()).await?;
+        }
+        Ok(())
     }
 
     /// Waits until the run has ended, at most `patience`; its report as it stands then.

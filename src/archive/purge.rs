@@ -4,6 +4,7 @@
 //! is over. The transaction begins with the fence, deletes in primary-key order, and is small.
 
 use super::candidates::Purge;
+use super::gentle::Brake;
 use super::{ArchiveError, Shared};
 use crate::catalog::{Lease, LeaseError, Seen};
 use crate::db::{Connection, Home};
@@ -16,39 +17,65 @@ const CHUNKS_PER_TX: u32 = 500;
 /// Attempts that one transaction purges.
 const ATTEMPTS_PER_TX: usize = 100;
 
-/// After each transaction the purge rests for this share of the time it took.
-const REST_SHARE: f64 = 0.5;
-
-/// Purges these attempts; answers how many chunks went.
-pub(super) async fn purge(shared: &Shared, lease: &Lease, work: Vec<Purge>) -> Result<u64, ArchiveError> {
-    let mut chunks = 0;
-    for of_shard in work.chunk_by(|a, b| a.home.shard == b.home.shard) {
-        for some in of_shard.chunks(ATTEMPTS_PER_TX) {
-            if shared.stop.is_cancelled() {
-                return Err(ArchiveError::Stopping);
-            }
-            chunks += purge_some(shared, lease, some).await?;
-        }
-    }
-    shared.metrics.purged_chunks.inc_by(chunks);
-    Ok(chunks)
+/// What a purge did.
+#[derive(Debug, Default)]
+pub(super) struct Purged {
+    pub attempts: u64,
+    pub chunks: u64,
 }
 
-async fn purge_some(shared: &Shared, lease: &Lease, some: &[Purge]) -> Result<u64, ArchiveError> {
+/// Purges these attempts in the order of the primary key, as long as the brake lets it.
+pub(super) async fn purge(
+    shared: &Shared,
+    lease: &Lease,
+    brake: &mut Brake<'_>,
+    mut work: Vec<Purge>,
+) -> Result<Purged, ArchiveError> {
+    let mut purged = Purged::default();
+    work.sort_by_key(|purge| (purge.home.shard, purge.attempt.id));
+    for of_shard in work.chunk_by(|a, b| a.home.shard == b.home.shard) {
+        for some in of_shard.chunks(ATTEMPTS_PER_TX) {
+            let Purged { attempts, chunks } = purge_some(shared, lease, brake, some).await?;
+            purged.attempts += attempts;
+            purged.chunks += chunks;
+            shared.metrics.purged_chunks.inc_by(chunks);
+            if brake.stopped.is_some() {
+                return Ok(purged);
+            }
+        }
+    }
+    Ok(purged)
+}
+
+/// Attempts of which the brake leaves something stay due.
+async fn purge_some(
+    shared: &Shared,
+    lease: &Lease,
+    brake: &mut Brake<'_>,
+    some: &[Purge],
+) -> Result<Purged, ArchiveError> {
     let home = some[0].home.clone();
     let mut left: Vec<(AttemptId, u64)> = some.iter().map(|purge| (purge.attempt.id, purge.below)).collect();
     let mut chunks = 0;
-    while !left.is_empty() {
+    while !left.is_empty() && brake.may_go_on().await? {
         let started = shared.clock.instant();
-        let (deleted, done) = one_transaction(&home, lease, &left).await?;
-        chunks += deleted;
-        left.drain(..done);
-        shared.clock.sleep(started.elapsed().mul_f64(REST_SHARE)).await;
+        match one_transaction(&home, lease, &left).await {
+            Ok((deleted, done)) => {
+                chunks += deleted;
+                left.drain(..done);
+            }
+            Err(ArchiveError::Db(error)) if error.is_contended() => {
+                brake.stop(format!("writers needed the same rows: {}", crate::telemetry::chain(&error)));
+            }
+            Err(error) => return Err(error),
+        }
+        brake.rest(started.elapsed()).await;
     }
-    let rows = some.iter().map(|purge| (purge.attempt.seen(), purge.below, purge.due_after));
+    let done = &some[..some.len() - left.len()];
+    let rows = done.iter().map(|purge| (purge.attempt.seen(), purge.below, purge.due_after));
     let rows: Vec<(Seen, u64, Millis)> = rows.collect();
     shared.catalog.purged(&home, lease, rows).await?;
-    Ok(chunks)
+    Ok(Purged { attempts: done.len() as u64, chunks })
 }
 
 /// Deletes up to [`CHUNKS_PER_TX`] chunks; answers how many, and how many attempts are done with.

@@ -37,6 +37,9 @@ pub struct RunReport {
     pub rewritten: u64,
     #[serde(default)]
     pub rewritten_bytes: u64,
+    /// Why purging and expiring stopped before all was done; the next run goes on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub purge_stopped: Option<String>,
     /// Rows whose end changed with the retention rules.
     #[serde(default)]
     pub reaged: u64,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::candidates::DueWork;
+use super::gentle::Brake;
 use super::rules::RulesInForce;
 use super::{ArchiveError, End, Failure, RunReport, Shared};
 use crate::catalog::{Attempt, Lease};
@@ -13,11 +14,12 @@ use crate::model::{App, Job};
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
 /// Expires and forgets. Nothing expires while the daemons disagree on the rules: one node's typo
-/// must not delete years.
+/// must not delete years. In the order of the primary key, as long as the brake lets it; the rest stays due.
 pub(super) async fn retire(
     shared: &Shared,
     lease: &Lease,
     rules: &RulesInForce,
+    brake: &mut Brake<'_>,
     work: &mut DueWork,
     report: &mut RunReport,
 ) -> Result<(), ArchiveError> {
@@ -28,19 +30,31 @@ pub(super) async fn retire(
             tracing::warn!(run.id = report.run_id, error = why, "{what} failed");
             report.failures.push(Failure { what, error: why.clone() });
         } else {
+            work.expiries.sort_by_key(|(home, attempt)| (home.shard, attempt.id));
             for (home, attempt) in std::mem::take(&mut work.expiries) {
+                if !brake.may_go_on().await? {
+                    break;
+                }
+                let started = shared.clock.instant();
                 if is_kept(shared, rules, &home, &attempt).await? {
                     work.idle.push((home, attempt, shared.clock.now().after(LOOK_AGAIN)));
                 } else if shared.catalog.expire(&home, lease, &attempt, shared.clock.now()).await? {
                     report.expired += 1;
                     shared.metrics.attempts_expired.inc();
                 }
+                brake.rest(started.elapsed()).await;
             }
         }
     }
+    work.forgets.sort_by_key(|(home, id)| (home.shard, *id));
     for (home, id) in std::mem::take(&mut work.forgets) {
+        if !brake.may_go_on().await? {
+            break;
+        }
+        let started = shared.clock.instant();
         shared.catalog.forget(&home, lease, id).await?;
         report.forgotten += 1;
+        brake.rest(started.elapsed()).await;
     }
     Ok(())
 }

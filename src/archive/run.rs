@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::build::{Built, build};
 use super::candidates::{Candidates, DueWork, Group};
 use super::claim::{check_clock, claim, hold};
+use super::gentle::Brake;
 use super::plan::{Planned, plan};
 use super::publish::{publish, set_aside};
 use super::report::MAX_LISTED;
@@ -117,16 +118,18 @@ impl Mover<'_> {
     async fn rounds(&self, cause: Cause, report: &mut RunReport) -> Result<(), ArchiveError> {
         let Mover { shared, db, rules, .. } = *self;
         super::reage::reage(shared, db, self.lease, rules, report).await?;
+        let mut brake = Brake::new(shared, db, self.lease);
         for round in 0..MAX_ROUNDS {
             let now = shared.clock.now();
             let mut work = shared.due_work(db, rules, now).await?;
-            if round == 0 {
+            // Archiving early makes no room while nothing is purged.
+            if round == 0 && (shared.settings.pressure_bytes.is_none() || brake.may_go_on().await?) {
                 super::pressure::relieve(shared, db, rules, &mut work, now).await?;
                 report.pressure = work.pressure.clone().or(report.pressure.take());
             }
             let before = (report.objects, report.expired, report.purged);
             let is_cut = work.is_cut;
-            let stuck = self.round(work, cause, report).await?;
+            let stuck = self.round(work, cause, &mut brake, report).await?;
             let moved = (report.objects, report.expired, report.purged) != before;
             if stuck || !(moved || is_cut) {
                 break;
@@ -139,12 +142,18 @@ impl Mover<'_> {
     }
 
     /// Does what is due; true where going on is of no use.
-    async fn round(&self, mut work: DueWork, cause: Cause, report: &mut RunReport) -> Result<bool, ArchiveError> {
+    async fn round(
+        &self,
+        mut work: DueWork,
+        cause: Cause,
+        brake: &mut Brake<'_>,
+        report: &mut RunReport,
+    ) -> Result<bool, ArchiveError> {
         let Mover { shared, lease, rules, .. } = *self;
         report.inferred += work.inferred.len() as u64;
         let inferred = std::mem::take(&mut work.inferred);
         by_home(inferred, |home, rows| async move { shared.catalog.infer_finish(&home, lease, rows).await }).await?;
-        super::retire::retire(shared, lease, rules, &mut work, report).await?;
+        super::retire::retire(shared, lease, rules, brake, &mut work, report).await?;
         report.waiting.clear();
         let mut stuck = false;
         let now = shared.clock.now();
@@ -167,8 +176,10 @@ impl Mover<'_> {
         }
         let purges = std::mem::take(&mut work.purges);
         shared.metrics.purge_backlog.set(purges.len() as i64);
-        report.purged += purges.len() as u64;
-        report.purged_chunks += super::purge::purge(shared, lease, purges).await?;
+        let purged = super::purge::purge(shared, lease, brake, purges).await?;
+        report.purged += purged.attempts;
+        report.purged_chunks += purged.chunks;
+        report.purge_stopped = brake.stopped.clone().or(report.purge_stopped.take());
         pause_after("purge", &shared.clock).await;
         by_home(std::mem::take(&mut work.idle), |home, rows| async move {
             shared.catalog.postpone(&home, lease, rows).await

@@ -67,6 +67,8 @@ pub struct RetentionReport {
     pub published_at: Option<String>,
     /// Until then, ages that the rules before had longer still count.
     pub longer_ages_until: Option<String>,
+    /// Why someone paused purging and expiring, if they did.
+    pub purge_paused: Option<String>,
 }
 
 /// Who may archive on a server of the hot tier.

@@ -77,6 +77,7 @@ struct ServerAnswers {
     leases: Vec<LeaseRow>,
     asked_at: Millis,
     rule_sets: Vec<RuleSetRow>,
+    purge_paused: Option<String>,
 }
 
 impl Status {
@@ -112,6 +113,7 @@ impl Status {
             ..StatusReport::default()
         };
         let (mut merged, mut oldest, mut rule_sets) = (Merged::default(), None, Vec::new());
+        let mut purge_paused = None;
         let mut sums = Sums::default();
         for (db, answer) in servers.iter().zip(answers) {
             let mut server =
@@ -131,6 +133,7 @@ impl Status {
                     }));
                     oldest = [oldest, answer.oldest_due].into_iter().flatten().min();
                     rule_sets.extend(answer.rule_sets);
+                    purge_paused = purge_paused.or(answer.purge_paused);
                     merged.add(answer.daemons, answer.tasks);
                     server.shards = answer.shards;
                 }
@@ -150,7 +153,7 @@ impl Status {
                 oldest_due_seconds: Some(oldest.map_or(0.0, |at| now.since(at).as_secs_f64())),
             };
         }
-        report.retention = self.retention(&rule_sets, &merged, now);
+        report.retention = RetentionReport { purge_paused, ..self.retention(&rule_sets, &merged, now) };
         report.daemons = merged.daemons.into_values().map(daemon_report).collect();
         report.tasks = merged.tasks.into_values().map(task_report).collect();
         report
@@ -218,7 +221,19 @@ impl Status {
         let daemons = catalog.daemons(db, alive_since).await?;
         let tasks = catalog.tasks(db).await?;
         let (leases, rule_sets) = (catalog.leases(db).await?, catalog.rule_sets(db).await?);
-        Ok(ServerAnswers { shards, oldest_due, objects, object_bytes, daemons, tasks, leases, asked_at, rule_sets })
+        let purge_paused = catalog.purge_paused(db).await?;
+        Ok(ServerAnswers {
+            shards,
+            oldest_due,
+            objects,
+            object_bytes,
+            daemons,
+            tasks,
+            leases,
+            asked_at,
+            rule_sets,
+            purge_paused,
+        })
     }
 
     fn retention(&self, sets: &[RuleSetRow], merged: &Merged, now: Millis) -> RetentionReport {
@@ -232,6 +247,7 @@ impl Status {
             published: published.map(|set| set.digest.clone()),
             published_at: published.map(|set| set.published_at.to_string()),
             longer_ages_until: longer_until.filter(|until| *until > now).map(|until| until.to_string()),
+            purge_paused: None,
         }
     }
 

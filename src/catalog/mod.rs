@@ -14,6 +14,7 @@ pub mod batches;
 mod declare;
 mod lease;
 mod list;
+mod load;
 mod names;
 mod parts;
 mod publish;

@@ -53,3 +53,11 @@ pub(super) fn hot_bytes(engine: Engine) -> &'static str {
         }
     }
 }
+
+/// No row where the server does not know it.
+pub(super) fn lock_waits(engine: Engine) -> Option<&'static str> {
+    match engine {
+        Engine::MySql => Some("/* catalog::lock_waits */ SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'"),
+        Engine::Sqlite => None,
+    }
+}

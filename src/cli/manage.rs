@@ -115,6 +115,16 @@ pub(super) async fn hold(session: &mut Session, args: HoldArgs) -> anyhow::Resul
     Ok(Exit::Done)
 }
 
+pub(super) async fn pause_purge(session: &mut Session, reason: Option<&str>) -> anyhow::Result<Exit> {
+    let method = if reason.is_some() { Method::PUT } else { Method::DELETE };
+    session.client.send(&Call::new(method, "/purge/pause").query_opt("reason", reason)).await?;
+    match reason {
+        Some(_) => eprintln!("paused: no daemon deletes rows or lets anything expire until `logtier purge resume`"),
+        None => eprintln!("resumed: the archiver's next run goes on"),
+    }
+    Ok(Exit::Done)
+}
+
 fn about(error: ClientError, session: &Session, instance: &str) -> anyhow::Error {
     let (app, instance) = (session.app.clone(), instance.to_owned());
     unreadable(error.into(), &Selection { app, instance, attempt: None, filters: Vec::new() })

@@ -118,6 +118,9 @@ enum Command {
     /// Look at retention rules
     #[command(subcommand)]
     Retention(RetentionCommand),
+    /// Pause the deleting of rows from the database on all daemons, or go on
+    #[command(subcommand)]
+    Purge(PurgeCommand),
     /// Move what is due to the cold tier now
     Archive(manage::ArchiveArgs),
     /// Show how the daemon and its tiers are
@@ -137,6 +140,18 @@ enum Command {
 enum RetentionCommand {
     /// Say which rule applies to an instance, and when what happens to it
     Explain(manage::ExplainArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum PurgeCommand {
+    /// Nothing is purged and nothing expires until `purge resume`
+    Pause {
+        /// For those who wonder; `logtier status` shows it
+        #[arg(long, default_value = "no reason was given")]
+        reason: String,
+    },
+    /// Go on with the archiver's next run
+    Resume,
 }
 
 #[derive(Debug, Subcommand)]
@@ -247,6 +262,8 @@ async fn run_client(session: &mut Session, command: Command) -> anyhow::Result<E
         Command::Rm(args) => manage::rm(session, args).await,
         Command::Hold(args) => manage::hold(session, args).await,
         Command::Retention(RetentionCommand::Explain(args)) => manage::explain(session, args).await,
+        Command::Purge(PurgeCommand::Pause { reason }) => manage::pause_purge(session, Some(&reason)).await,
+        Command::Purge(PurgeCommand::Resume) => manage::pause_purge(session, None).await,
         Command::Archive(args) => manage::archive(session, args).await,
         Command::Status(args) => manage::status(session, args).await,
         Command::Serve
@@ -324,6 +341,8 @@ mod tests {
             "logtier hold run-1 --release",
             "logtier rm run-1 --dry-run",
             "logtier retention explain run-1 --attempt 2",
+            "logtier purge pause --reason backup",
+            "logtier purge resume",
             "logtier archive --dry-run --wait 10m",
             "logtier config check --config x.toml",
             "logtier verify --full --app billing --since 30d",

@@ -21,6 +21,7 @@ table!(File {
     hot: Hot,
     cold: Cold,
     archive: Archive,
+    purge: Purge,
     ingest: Ingest,
     retention: Retention,
     log: Log,
@@ -42,10 +43,11 @@ table!(Hot {
     password_file: String,
     shards: i64,
     connections: i64,
+    replicas: String,
     server: Vec<HotServer>,
 });
 
-table!(HotServer { url: String, password: Secret, password_file: String, shards: String });
+table!(HotServer { url: String, password: Secret, password_file: String, shards: String, replicas: String });
 
 table!(Cold {
     url: String,
@@ -77,6 +79,8 @@ table!(Archive {
     rewrite_at: String,
     pressure_size: String,
 });
+
+table!(Purge { rest: String, max_lock_waits: i64, max_replica_lag: String, window: String });
 
 table!(Ingest { max_record_size: String, queue_size: String, dedup_window: String });
 

@@ -37,6 +37,8 @@ pub struct Hot {
 pub struct HotServer {
     pub url: DbUrl,
     pub shards: Range<u32>,
+    /// Copies that follow it; nothing is read from them but how far they are behind.
+    pub replicas: Vec<DbUrl>,
 }
 
 /// Where a database is. Printing it shows no password.
@@ -144,6 +146,13 @@ impl Hot {
         }
         let connections = check.number("hot.connections", file.connections, DEFAULT_CONNECTIONS, 2..=1000);
         let password = check.secret("hot.password", file.password, file.password_file);
+        let replicas = match (&file.url, file.replicas) {
+            (None, Some(_)) => {
+                check.refuse("hot.replicas", Mistake::new("replicas of no server: hot.url is not set"));
+                Vec::new()
+            }
+            (_, urls) => replica_urls("hot.replicas", urls, password.as_ref(), check),
+        };
         let mut servers = Vec::new();
         for (n, server) in file.server.into_iter().flatten().enumerate() {
             let path = format!("hot.server.{n}");
@@ -158,7 +167,7 @@ impl Hot {
         match holes(&servers, shards) {
             Err(mistake) => check.refuse("hot.server", mistake),
             Ok(holes) => match (url, holes.as_slice()) {
-                (Some(url), [rest]) => servers.push(HotServer { url, shards: rest.clone() }),
+                (Some(url), [rest]) => servers.push(HotServer { url, shards: rest.clone(), replicas }),
                 (None, []) => {}
                 // What is wrong with the URL has been said.
                 (None, _) if servers.is_empty() => {}
@@ -201,10 +210,11 @@ impl HotServer {
         if file.shards.is_none() {
             check.refuse(path, Mistake::new("a [[hot.server]] without shards").help("write shards = \"8-15\""));
         }
+        let replicas = replica_urls(&format!("{path}.replicas"), file.replicas, password.as_ref(), check);
         let url = db_url(&format!("{path}.url"), file.url, password, check);
         let parse = |text: &str| parse_range(text, shards).map(Some);
         let shards = check.parse(&format!("{path}.shards"), file.shards, None, parse);
-        Some(Self { url: url?, shards: shards? })
+        Some(Self { url: url?, shards: shards?, replicas })
     }
 }
 
@@ -219,6 +229,18 @@ fn db_url(path: &str, url: Option<String>, shared: Option<Secret>, check: &mut C
         DbUrl::MySql { url, password } => Some(DbUrl::MySql { url, password: password.or(shared) }),
         sqlite => Some(sqlite),
     }
+}
+
+/// URLs between spaces.
+fn replica_urls(path: &str, urls: Option<String>, password: Option<&Secret>, check: &mut Checker<'_>) -> Vec<DbUrl> {
+    let mut replicas = Vec::new();
+    for url in urls.iter().flat_map(|urls| urls.split_whitespace()) {
+        match db_url(path, Some(url.to_owned()), password.cloned(), check) {
+            Some(DbUrl::Sqlite(_)) => check.refuse(path, Mistake::new("an SQLite file has no replica")),
+            url => replicas.extend(url),
+        }
+    }
+    replicas
 }
 
 /// `8-15`, both included, or `8`.

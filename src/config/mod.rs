@@ -23,6 +23,7 @@ mod fuzz;
 mod hot;
 mod problem;
 mod protocol;
+mod purge;
 mod retention;
 #[cfg(test)]
 mod sample;
@@ -46,6 +47,7 @@ pub use cold::Cold;
 pub use hot::{DbUrl, Hot, HotServer};
 pub use problem::{Mistake, Problem, Problems};
 pub use protocol::{PowerJob, PowerJobS3, Protocol};
+pub use purge::Purge;
 pub use retention::Retention;
 pub use schedule::Schedule;
 pub use secret::Secret;
@@ -73,6 +75,7 @@ pub struct Config {
     pub hot: Hot,
     pub cold: Cold,
     pub archive: Archive,
+    pub purge: Purge,
     pub ingest: Ingest,
     pub retention: Retention,
     pub log: Log,
@@ -116,6 +119,8 @@ impl Config {
         let server = Server::check(file.server.unwrap_or_default(), &mut check);
         let ingest = Ingest::check(file.ingest.unwrap_or_default(), server.max_body_size, &mut check);
         let archive = Archive::check(file.archive.unwrap_or_default(), &mut check);
+        let zone = archive.as_ref().map_or(chrono_tz::Tz::UTC, |archive| archive.schedule.zone());
+        let purge = Purge::check(file.purge.unwrap_or_default(), zone, &mut check);
         let retention = Retention::check(file.retention.unwrap_or_default(), &mut check);
         let log = Log::check(file.log.unwrap_or_default(), &mut check);
         let protocol = Protocol::check(file.protocol.unwrap_or_default(), &mut check);
@@ -128,6 +133,7 @@ impl Config {
             hot,
             cold,
             archive,
+            purge,
             ingest,
             retention,
             log,

@@ -16,11 +16,12 @@ use super::secret::mask_line;
 
 /// Settings that are no texts. All other overrides stay as they were written: a password of
 /// digits is no number.
-const NUMBERS_AND_FLAGS: [&str; 9] = [
+const NUMBERS_AND_FLAGS: [&str; 10] = [
     "allow_anonymous",
     "connections",
     "hold",
     "keep_at_least",
+    "max_lock_waits",
     "search_filters",
     "shards",
     "shared",

@@ -522,3 +522,39 @@ access_key = "ak"
       help: 3 to 63 lower-case letters, digits, "-" and "."
     "#);
 }
+
+#[test]
+fn purging_is_told_when_to_wait() {
+    let text = r#"
+cold.url = "s3://b"
+hot.url = "mysql://u:geheim@db/x"
+hot.replicas = " mysql://r1/x  mysql://v@r2/x "
+purge.rest = "20%"
+"#;
+    let config = valid(text, &[]);
+    let [server] = config.hot.servers.as_slice() else { panic!("{:?}", config.hot) };
+    assert_eq!(format!("{:?}", server.replicas), "[mysql://r1/x, mysql://v@r2/x]");
+    assert_eq!((config.purge.rest, config.purge.window), (20, None));
+    insta::assert_snapshot!(refused(
+        r#"
+[hot]
+replicas = "sqlite:/a/b"
+[purge]
+window = "1-5"
+max_lock_waits = -1
+max_replica_lag = "0s"
+"#
+    ), @r#"
+    logtier.toml:3: replicas = "sqlite:/a/b"
+      replicas of no server: hot.url is not set
+    logtier.toml:5: window = "1-5"
+      "1-5" is no window
+      help: write it as in "01:00-05:00"
+    logtier.toml:6: max_lock_waits = -1
+      -1 is not between 0 and 1000000
+    logtier.toml:7: max_replica_lag = "0s"
+      0s is not between 1s and 1d
+    "#);
+    let sqlite = "cold.url = \"s3://b\"\nhot.url = \"mysql://db/x\"\nhot.replicas = \"sqlite:/a/b\"\n";
+    assert!(refused(sqlite).contains("an SQLite file has no replica"), "{}", refused(sqlite));
+}

@@ -76,6 +76,27 @@ pub async fn archive(State(shared): State<Arc<Shared>>, mut call: Call) -> Resul
     Ok((StatusCode::ACCEPTED, Json(RunStarted { run_id: run_id.to_string() })).into_response())
 }
 
+/// What a reason may be long, in characters: it stands in a column of 1 KiB.
+const MAX_REASON: usize = 200;
+
+/// `PUT /purge/pause`
+pub async fn pause_purge(State(shared): State<Arc<Shared>>, mut call: Call) -> Result<StatusCode, Problem> {
+    let why = call.params.take("reason")?.unwrap_or_else(|| "no reason was given".to_owned());
+    call.params.finish()?;
+    if why.chars().count() > MAX_REASON {
+        return Err(Problem::bad_request(format!("the reason is longer than {MAX_REASON} characters")));
+    }
+    shared.api.archiver.pause_purge(Some(&why)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /purge/pause`
+pub async fn resume_purge(State(shared): State<Arc<Shared>>, call: Call) -> Result<StatusCode, Problem> {
+    call.params.finish()?;
+    shared.api.archiver.pause_purge(None).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 #[derive(Debug, Serialize)]
 pub struct RunList {
     runs: Vec<RunReport>,

@@ -375,6 +375,7 @@ fn of_operators() -> Vec<Route> {
     const METRICS: &[&str] = &["application/openmetrics-text"];
     let wait = param("wait", Kind::Number(0, admin::MAX_WAIT_SECONDS), "Seconds to wait for the run's end");
     let limit = param("limit", Kind::Number(1, admin::MAX_RUNS), "At most so many, 20 if not given");
+    let pause = "/api/v1/purge/pause";
     let routes =
         vec![
             Route::new(&Method::GET, "/api/v1/status", "status", admin::status, "How the daemon and its tiers are")
@@ -383,6 +384,11 @@ fn of_operators() -> Vec<Route> {
                 .query(&[param("dry_run", Kind::Flag, "Move nothing; say what would move, and why"), wait])
                 .json::<Report>(200, "The run's report")
                 .json::<RunStarted>(202, "A run that has begun"),
+            Route::new(&Method::PUT, pause, "pausePurge", admin::pause_purge, "Delete no rows, on any daemon")
+                .query(&[param("reason", Kind::Text, "For those who wonder; the status shows it")])
+                .answer(204, "Paused", &[], None),
+            Route::new(&Method::DELETE, pause, "resumePurge", admin::resume_purge, "Let the next run delete again")
+                .answer(204, "It will", &[], None),
             Route::new(&Method::GET, "/api/v1/runs", "runs", admin::runs, "Reports of the last runs")
                 .query(&[limit])
                 .json::<Report>(200, "Reports, the newest first"),

@@ -51,6 +51,7 @@ fn archive_settings() -> ArchiveSettings {
         lease_ttl: hour,
         abandoned_after: hour,
         doomed_for: hour,
+        purge: crate::archive::PurgeSettings::default(),
         rewrite: crate::archive::RewriteSettings::default(),
         shrink_grace: hour,
         pressure_bytes: None,

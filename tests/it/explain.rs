@@ -47,7 +47,8 @@ const NOT_RUN: [(&str, &str); 5] = [
 ];
 
 /// Plans that read a whole index or table, and why that is right.
-const MAY_SCAN: [(&str, &str); 5] = [
+const MAY_SCAN: [(&str, &str); 6] = [
+    ("/* catalog::lock_waits */", "asks the server for one of its counters"),
     ("/* catalog::hot_bytes */", "asks the server what it knows of its tables"),
     ("/* catalog::runs */", "walks the key from its end, as far as its LIMIT"),
     ("/* catalog::segment_summary */", "counts up to its LIMIT, which its caller keeps small"),
@@ -405,7 +406,9 @@ async fn looks(catalog: &Catalog, home: &Home, now: Millis) {
     catalog.next_due(home, now).await.expect("asked");
     // Batch keys that are all too old.
     assert_eq!(batches::forget(home, all, 500).await.expect("forgotten"), 500);
+    catalog.lock_waits(&home.db).await.expect("asked").expect("MariaDB knows it");
     let lease = Lease::take(&home.db, "look", "test", DAY).await.expect("asked").expect("free");
+    assert!(catalog.replica_lag(&home.db, &home.db, &lease).await.expect("asked").is_zero());
     lease.renew(&home.db, DAY).await.expect("renewed");
     catalog.set_aside(home, &lease, vec![(last.id, last.due_at)]).await.expect("set aside");
     lease.release(&home.db).await.expect("released");

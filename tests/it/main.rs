@@ -12,6 +12,7 @@ mod compaction;
 mod crash;
 mod end_to_end;
 mod explain;
+mod gentle;
 mod harness;
 mod import;
 mod ingest_safety;
