@@ -4,7 +4,6 @@
 //! is queued is committed, then the archiver gives up its object and its lease, then connections close.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,13 +14,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::{ArchiveSettings, Archiver, PurgeSettings, RewriteSettings, Worker, rules_digest};
-use crate::audit::{Status, StatusSettings};
+use crate::audit::{Audit, Scrub, ScrubSettings, Status, StatusSettings};
 use crate::catalog::{Catalog, DaemonRow};
 use crate::clock::Clock;
+use crate::cold::Store;
 use crate::cold::segment::SegmentSettings;
-use crate::cold::{Store, StoreSettings};
-use crate::config::{Config, HotServer, Secret};
-use crate::db::{Cluster, Db, DbSettings, OneDaemon, Shard};
+use crate::config::Config;
 use crate::http::{self, Api, HttpSettings, Token};
 use crate::ingest::{Ingest, IngestSettings, Lane};
 use crate::model::Millis;
@@ -30,6 +28,9 @@ use crate::protocol::{self, Parts, Surface};
 use crate::read::Reader;
 use crate::supervisor::Supervisor;
 use crate::telemetry::{Metrics, chain};
+use crate::tiers::open_replicas;
+pub(crate) use crate::tiers::open_store;
+pub use crate::tiers::{open_and_migrate, open_as_is, open_hot_tier, open_if_there, take_databases};
 
 /// A daemon that is up.
 pub struct App {
@@ -73,127 +74,6 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A daemon that has been silent for so long is taken off the list.
 const FORGET_DAEMON: Duration = Duration::from_secs(24 * 3600);
 
-/// A request that finds no free connection for so long is told that the tier is away.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Keeps other daemons off the databases that are for one alone, as long as the answer is held.
-pub fn take_databases(config: &Config) -> anyhow::Result<Vec<OneDaemon>> {
-    create_data_dir(config)?;
-    let mut taken = Vec::new();
-    for HotServer { url, .. } in &config.hot.servers {
-        taken.extend(OneDaemon::take(&url.expose()).with_context(|| format!("open the hot tier at {url}"))?);
-    }
-    Ok(taken)
-}
-
-/// For its owner alone: it holds logs, and who knows what they hold. One that is there stays as it is.
-fn create_data_dir(config: &Config) -> anyhow::Result<()> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
-    made.with_context(|| format!("create {}", config.data_dir.display()))
-}
-
-/// Opens the databases and brings their tables to this version.
-pub async fn open_hot_tier(config: &Config, clock: &Clock) -> anyhow::Result<Cluster> {
-    create_data_dir(config)?;
-    let mut servers = Vec::new();
-    for (number, server) in config.hot.servers.iter().enumerate() {
-        let HotServer { url, shards, .. } = server;
-        let settings =
-            DbSettings { url: url.expose(), max_connections: config.hot.connections, acquire_timeout: ACQUIRE_TIMEOUT };
-        let shards = shards.clone().map(|shard| Shard::new(shard as u16)).collect();
-        let db = Db::connect(&settings, number, shards, clock.clone()).await;
-        let db = db.with_context(|| format!("open the hot tier at {url}"))?;
-        db.check().await.with_context(|| format!("open the hot tier at {url}"))?;
-        db.migrate(config.hot.shards as usize).await.with_context(|| format!("prepare the hot tier at {url}"))?;
-        servers.push(Arc::new(db));
-    }
-    Ok(Cluster::new(servers))
-}
-
-/// The servers' replicas, each with its server's number. Asks them nothing: one that is away holds up purging alone.
-async fn open_replicas(config: &Config, clock: &Clock) -> anyhow::Result<Vec<(usize, Arc<Db>)>> {
-    let mut replicas = Vec::new();
-    for (number, server) in config.hot.servers.iter().enumerate() {
-        for url in &server.replicas {
-            let settings = DbSettings { url: url.expose(), max_connections: 1, acquire_timeout: ACQUIRE_TIMEOUT };
-            let db = Db::connect(&settings, number, Vec::new(), clock.clone()).await;
-            replicas.push((number, Arc::new(db.with_context(|| format!("use the replica at {url}"))?)));
-        }
-    }
-    Ok(replicas)
-}
-
-/// Opens both tiers as they are, and changes nothing: for audits beside running daemons. Fails where
-/// they are not of this version, or do not belong together.
-pub async fn open_as_is(config: &Config, clock: &Clock) -> anyhow::Result<(Catalog, Store)> {
-    let catalog = Catalog::new(Cluster::new(connect(config, clock).await?));
-    for (db, server) in catalog.cluster.servers().iter().zip(&config.hot.servers) {
-        let checked = db.check_schema(config.hot.shards as usize).await;
-        checked.with_context(|| format!("look at the hot tier at {}", server.url))?;
-    }
-    let store = open_store(config)?;
-    pairing::refuse_unfinished(&catalog.cluster).await?;
-    pairing::check(&catalog.cluster, &store).await?;
-    Ok((catalog, store))
-}
-
-/// Opens both tiers for a look at what a rebuild would do, and changes nothing. A database that was
-/// never used is a cluster of no servers.
-pub async fn open_if_there(config: &Config, clock: &Clock) -> anyhow::Result<(Catalog, Store)> {
-    let store = open_store(config)?;
-    let servers = connect(config, clock).await?;
-    for (db, server) in servers.iter().zip(&config.hot.servers) {
-        let about = || format!("look at the hot tier at {}", server.url);
-        if db.schema().await.with_context(about)? == 0 {
-            return Ok((Catalog::new(Cluster::new(Vec::new())), store));
-        }
-        db.check_schema(config.hot.shards as usize).await.with_context(about)?;
-    }
-    Ok((Catalog::new(Cluster::new(servers)), store))
-}
-
-/// Opens both tiers to be written, without looking whether they belong together.
-pub async fn open_and_migrate(config: &Config, clock: &Clock) -> anyhow::Result<(Catalog, Store)> {
-    let catalog = Catalog::new(open_hot_tier(config, clock).await?);
-    Ok((catalog, open_store(config)?))
-}
-
-/// Connects to databases that must be there.
-async fn connect(config: &Config, clock: &Clock) -> anyhow::Result<Vec<Arc<Db>>> {
-    let mut servers = Vec::new();
-    for (number, server) in config.hot.servers.iter().enumerate() {
-        let HotServer { url, shards, .. } = server;
-        // A database file that is not there is a mistake, not one to be made.
-        let settings = DbSettings {
-            url: url.expose().replace("?mode=rwc", "?mode=rw"),
-            max_connections: config.hot.connections,
-            acquire_timeout: ACQUIRE_TIMEOUT,
-        };
-        let shards = shards.clone().map(|shard| Shard::new(shard as u16)).collect();
-        let db = Db::connect(&settings, number, shards, clock.clone()).await;
-        servers.push(Arc::new(db.with_context(|| format!("open the hot tier at {url}"))?));
-    }
-    Ok(servers)
-}
-
-/// The store of the cold tier; asks it nothing.
-pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
-    let cold = &config.cold;
-    let expose = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
-    let settings = StoreSettings {
-        url: cold.url.clone(),
-        endpoint: cold.endpoint.clone(),
-        region: cold.region.clone(),
-        virtual_hosted_style: Some(cold.virtual_hosted_style),
-        access_key_id: cold.access_key_id.clone(),
-        secret_access_key: expose(&cold.secret_access_key),
-        session_token: expose(&cold.session_token),
-        credentials_file: cold.credentials_file.clone(),
-        allow_http: cold.allow_http,
-    };
-    Store::open(&settings).with_context(|| format!("open the cold tier at {}", cold.url))
-}
-
 /// Starts a daemon. Fails where the settings and what they point at do not fit.
 pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<App> {
     let cluster = open_hot_tier(config, &clock).await?;
@@ -205,14 +85,7 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<App> {
     let name = daemon_name(&clock);
 
     let (cluster_id, is_new) = pairing::cluster_id(&catalog.cluster, &clock).await?;
-    match pairing::pair(&catalog, &store, &cluster_id, is_new).await {
-        Ok(()) => {}
-        Err(error) if error.is_passing() => {
-            // Recent logs are taken in and shown while the bucket is away.
-            tracing::warn!(error = chain(&error), "the cold tier does not answer; archiving waits for it");
-        }
-        Err(error) => return Err(error.into()),
-    }
+    pair_at_start(&catalog, &store, &cluster_id, is_new).await?;
 
     let listener = listen(config.server.listen).await?;
     let address = listener.local_addr()?;
@@ -249,6 +122,7 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<App> {
         drain_timeout: config.server.drain_timeout,
     };
     app.supervise_archiver(worker, cluster_id.clone(), is_new, clock.clone());
+    app.supervise_scrub(config, cluster_id.clone(), clock.clone());
     let status = app.status(config, &cluster_id, clock.clone());
     app.supervise_heartbeat(config, status.clone(), clock.clone());
     let api = Api {
@@ -372,6 +246,32 @@ impl App {
         });
     }
 
+    fn supervise_scrub(&self, config: &Config, cluster_id: String, clock: Clock) {
+        let scrub = Scrub {
+            audit: Audit { catalog: self.catalog.clone(), store: self.store.clone(), clock: clock.clone() },
+            metrics: Arc::clone(&self.metrics),
+            settings: ScrubSettings {
+                every: config.scrub.every,
+                bytes_per_second: config.scrub.rate,
+                daemon: self.name.clone(),
+            },
+            stop: self.supervisor.stop().clone(),
+        };
+        self.supervisor.supervise("scrub", move || {
+            let (scrub, id, clock) = (scrub.clone(), cluster_id.clone(), clock.clone());
+            async move {
+                // The archiver says what is wrong; of another bucket nothing would be right.
+                while pairing::pair(&scrub.audit.catalog, &scrub.audit.store, &id, false).await.is_err() {
+                    tokio::select! {
+                        () = clock.sleep(HEARTBEAT) => {}
+                        () = scrub.stop.cancelled() => return,
+                    }
+                }
+                scrub.run().await;
+            }
+        });
+    }
+
     fn supervise_heartbeat(&self, config: &Config, status: Status, clock: Clock) {
         let (catalog, stop) = (self.catalog.clone(), self.supervisor.stop().clone());
         let row = DaemonRow {
@@ -428,6 +328,17 @@ impl App {
             shrink_grace: config.retention.shrink_grace,
         };
         Status::new(self.catalog.clone(), self.store.clone(), clock, Arc::clone(&self.metrics), settings)
+    }
+}
+
+/// Recent logs are taken in and shown while the bucket is away.
+async fn pair_at_start(catalog: &Catalog, store: &Store, id: &str, is_new: bool) -> anyhow::Result<()> {
+    match pairing::pair(catalog, store, id, is_new).await {
+        Err(error) if error.is_passing() => {
+            tracing::warn!(error = chain(&error), "the cold tier does not answer; archiving waits for it");
+            Ok(())
+        }
+        result => Ok(result?),
     }
 }
 

@@ -22,3 +22,4 @@ pub mod protocol;
 pub mod read;
 pub mod supervisor;
 pub mod telemetry;
+mod tiers;

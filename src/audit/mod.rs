@@ -7,15 +7,17 @@ mod marks;
 mod object;
 mod rebuild;
 mod report;
+mod scrub;
 mod status;
 mod verify;
 
 pub use finding::{Finding, FindingKind, Phase, Progress};
 pub use rebuild::{RebuildSettings, RebuildSummary, rebuild};
 pub use report::{
-    ColdReport, DaemonReport, HotReport, LagReport, LeaseReport, RetentionReport, ServerReport, ShardReport,
-    StatusReport, TaskReport,
+    ColdReport, DaemonReport, FindingReport, HotReport, LagReport, LeaseReport, RetentionReport, ScrubReport,
+    ServerReport, ShardReport, StatusReport, TaskReport,
 };
+pub use scrub::{Scrub, ScrubSettings};
 pub use status::{NotReady, Status, StatusSettings};
 pub use verify::{Scope, VerifySettings, VerifySummary, verify};
 

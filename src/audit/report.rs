@@ -12,6 +12,7 @@ pub struct StatusReport {
     pub hot: HotReport,
     pub cold: ColdReport,
     pub lag: LagReport,
+    pub scrub: ScrubReport,
     pub retention: RetentionReport,
     pub leases: Vec<LeaseReport>,
     /// Daemons that were seen in the last minutes.
@@ -79,6 +80,30 @@ pub struct LeaseReport {
     /// The daemon that is at it; none between runs.
     pub held_by: Option<String>,
     pub expires_at: Option<String>,
+}
+
+/// How far the objects have been read again, over all servers, and what was found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ScrubReport {
+    /// Of the oldest pass that lasts or was the last; none before the first.
+    pub pass_began_at: Option<String>,
+    /// None while it lasts.
+    pub pass_ended_at: Option<String>,
+    pub pass_objects: u64,
+    pub pass_bytes: u64,
+    /// The newest, up to 100 a server.
+    pub findings: Vec<FindingReport>,
+}
+
+/// An object that is not what the catalog says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct FindingReport {
+    pub kind: String,
+    pub object: String,
+    pub what: String,
+    /// How many attempts have lines in it.
+    pub attempts: u64,
+    pub found_at: String,
 }
 
 /// What the archiver has yet to look at; unknown where a server of the hot tier does not answer.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::scrub::Pass;
 use super::{
-    ColdReport, DaemonReport, HotReport, LagReport, LeaseReport, RetentionReport, ServerReport, ShardReport,
-    StatusReport, TaskReport,
+    ColdReport, DaemonReport, FindingReport, HotReport, LagReport, LeaseReport, RetentionReport, ScrubReport,
+    ServerReport, ShardReport, StatusReport, TaskReport,
 };
-use crate::catalog::{Catalog, DaemonRow, LeaseRow, RuleSetRow, TaskState};
+use crate::catalog::{Catalog, DaemonRow, FindingRow, LeaseRow, RuleSetRow, TaskState};
 use crate::clock::Clock;
 use crate::cold::Store;
 use crate::db::{self, Db, Home};
@@ -29,6 +30,9 @@ const MAX_DUE_COUNTED: u32 = 10_000;
 
 /// Objects counted on each server.
 const MAX_OBJECTS_COUNTED: u32 = 100_000;
+
+/// Findings of the scrub that are shown of each server.
+const MAX_FINDINGS: u32 = 100;
 
 /// What a daemon knows of itself.
 #[derive(Debug, Clone)]
@@ -78,6 +82,8 @@ struct ServerAnswers {
     asked_at: Millis,
     rule_sets: Vec<RuleSetRow>,
     purge_paused: Option<String>,
+    pass: Pass,
+    findings: Vec<FindingRow>,
 }
 
 impl Status {
@@ -135,6 +141,7 @@ impl Status {
                     rule_sets.extend(answer.rule_sets);
                     purge_paused = purge_paused.or(answer.purge_paused);
                     merged.add(answer.daemons, answer.tasks);
+                    add_scrub(&mut report.scrub, &answer.pass, answer.findings);
                     server.shards = answer.shards;
                 }
                 Some(Err(error)) => server.error = Some(chain(&error)),
@@ -186,6 +193,10 @@ impl Status {
             metrics.due_attempts.set(gauge(attempts));
             metrics.oldest_due_seconds.set(seconds);
         }
+        for kind in ["missing", "damaged"].into_iter().filter(|_| report.hot.reachable) {
+            let found = report.scrub.findings.iter().filter(|finding| finding.kind == kind).count();
+            metrics.scrub_findings.get_or_create(&ByKind { kind: kind.to_owned() }).set(gauge(found as u64));
+        }
         for task in &report.tasks {
             let at = task.last_success_at.as_deref().and_then(|at| crate::model::Timestamp::parse(at).ok());
             let seconds = at.map_or(0.0, |at| at.nanos() as f64 / 1e9);
@@ -222,6 +233,7 @@ impl Status {
         let tasks = catalog.tasks(db).await?;
         let (leases, rule_sets) = (catalog.leases(db).await?, catalog.rule_sets(db).await?);
         let purge_paused = catalog.purge_paused(db).await?;
+        let (pass, findings) = (Pass::of(db).await?, catalog.findings(db, MAX_FINDINGS).await?);
         Ok(ServerAnswers {
             shards,
             oldest_due,
@@ -233,6 +245,8 @@ impl Status {
             asked_at,
             rule_sets,
             purge_paused,
+            pass,
+            findings,
         })
     }
 
@@ -321,6 +335,24 @@ impl Merged {
             }
         }
     }
+}
+
+/// Of several servers' passes the oldest is told.
+fn add_scrub(report: &mut ScrubReport, pass: &Pass, findings: Vec<FindingRow>) {
+    let shown = |at: i64| (at > 0).then(|| Millis::new(at).to_string());
+    let began_at = shown(pass.began_at);
+    if report.pass_began_at.is_none() || began_at < report.pass_began_at {
+        (report.pass_began_at, report.pass_ended_at) = (began_at, shown(pass.ended_at));
+    }
+    report.pass_objects += pass.objects;
+    report.pass_bytes += pass.bytes;
+    report.findings.extend(findings.into_iter().map(|row| FindingReport {
+        kind: row.kind,
+        object: row.name,
+        what: row.what,
+        attempts: row.hit,
+        found_at: row.found_at.to_string(),
+    }));
 }
 
 fn daemon_report(row: DaemonRow) -> DaemonReport {

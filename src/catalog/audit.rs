@@ -3,7 +3,7 @@
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
-use super::{Attempt, Catalog, Segment, SegmentId, column, count, sql_audit};
+use super::{Attempt, Catalog, Segment, SegmentId, column, count, sql, sql_audit};
 use crate::db::{Db, Error, Home, Result};
 use crate::model::{AttemptId, LineRange};
 
@@ -19,7 +19,7 @@ pub struct AuditedSegment {
 }
 
 impl AuditedSegment {
-    fn from_row(row: &AnyRow) -> Result<Self> {
+    pub(super) fn from_row(row: &AnyRow) -> Result<Self> {
         let hash: Option<Vec<u8>> = column(row, "s_hash")?;
         let hash = hash.map(|bytes| bytes.try_into().map_err(|_| Error::Row("a segment's hash".to_owned())));
         Ok(Self {
@@ -133,7 +133,7 @@ impl Catalog {
         before: AttemptId,
         limit: u32,
     ) -> Result<Vec<Attempt>> {
-        let statement = sql_audit::attempts_before(home.db.engine(), home.shard, app_id.is_some());
+        let statement = sql::list_attempts(home.db.engine(), home.shard, app_id.is_some(), false);
         let query = sqlx::query(AssertSqlSafe(statement));
         let query = match app_id {
             Some(app_id) => query.bind(app_id),

@@ -25,6 +25,7 @@ mod retire;
 mod rewrite;
 mod rules;
 mod runs;
+mod scrub;
 mod search;
 mod segments;
 mod snapshot;
@@ -54,6 +55,7 @@ pub use reserve::{NaturalKey, Reservation, Reserve, ReserveError, find, reserve}
 pub use rewrite::{MovedPart, PartKey};
 pub use rules::{NewAge, RuleSetRow};
 pub use runs::{DaemonRow, LeaseRow, RunRow, TaskState};
+pub use scrub::FindingRow;
 pub use search::SegmentCursor;
 pub use segments::{NewSegment, Sealed, Segment, SegmentId, SegmentState, SweptSegment};
 pub use snapshot::{MAX_PARTS, Snapshot};

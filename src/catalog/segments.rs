@@ -25,6 +25,11 @@ impl SegmentId {
         Self((u128::from(ulid) >> 65) as i64)
     }
 
+    /// As a table holds it.
+    pub(super) fn stored(id: i64) -> Self {
+        Self(id)
+    }
+
     pub fn get(self) -> i64 {
         self.0
     }

@@ -45,16 +45,6 @@ pub(super) fn attempts_in(shard: Shard) -> String {
     )
 }
 
-/// The index is named, because MariaDB at times reads and sorts all that is older of an app.
-pub(super) fn attempts_before(engine: Engine, shard: Shard, by_app: bool) -> String {
-    let (index, app) =
-        if by_app { (engine.with_index(&shard.table("attempt_app")), "a.app_id = ? AND") } else { (String::new(), "") };
-    format!(
-        "/* catalog::attempts_before */ SELECT {ATTEMPT_COLUMNS} FROM attempt_{shard} a {index} \
-         WHERE {app} a.id < ? ORDER BY a.id DESC LIMIT ?"
-    )
-}
-
 /// From one line of one attempt on, then all of the others.
 pub(super) fn part_spans(shard: Shard, others: usize) -> String {
     format!(
@@ -76,4 +66,39 @@ pub(super) fn audited_total(engine: Engine, by_app: bool) -> String {
          AS segment_bytes FROM (SELECT byte_length FROM segment {index} WHERE {app} finish_day >= ? AND state = 1 \
          LIMIT ?) live"
     )
+}
+
+// The scrub.
+
+pub(super) fn segments_after() -> String {
+    format!(
+        "/* catalog::segments_after */ SELECT {SEGMENT_COLUMNS}, s.hash AS s_hash, s.entries AS s_entries, \
+         s.dead_entries AS s_dead_entries FROM segment s WHERE s.id > ? AND s.state = 1 ORDER BY s.id LIMIT ?"
+    )
+}
+
+pub(super) fn put_finding(engine: Engine) -> String {
+    let new = |column| engine.offered(column);
+    format!(
+        "/* catalog::put_finding */ INSERT INTO finding (segment_id, kind, name, what, hit, found_at) \
+         VALUES (?, ?, ?, ?, ?, ?) {} kind = {}, what = {}, hit = {}, found_at = {}",
+        engine.on_duplicate("segment_id"),
+        new("kind"),
+        new("what"),
+        new("hit"),
+        new("found_at"),
+    )
+}
+
+pub(super) fn forget_finding() -> &'static str {
+    "/* catalog::forget_finding */ DELETE FROM finding WHERE segment_id = ?"
+}
+
+pub(super) fn forget_findings() -> &'static str {
+    "/* catalog::forget_findings */ DELETE FROM finding WHERE found_at < ?"
+}
+
+pub(super) fn findings() -> &'static str {
+    "/* catalog::findings */ SELECT segment_id, kind, name, what, hit, found_at FROM finding \
+     ORDER BY segment_id DESC LIMIT ?"
 }

@@ -22,6 +22,7 @@ table!(File {
     cold: Cold,
     archive: Archive,
     purge: Purge,
+    scrub: Scrub,
     ingest: Ingest,
     retention: Retention,
     log: Log,
@@ -81,6 +82,8 @@ table!(Archive {
 });
 
 table!(Purge { rest: String, max_lock_waits: i64, max_replica_lag: String, window: String });
+
+table!(Scrub { every: String, rate: String });
 
 table!(Ingest { max_record_size: String, queue_size: String, dedup_window: String });
 

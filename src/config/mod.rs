@@ -28,6 +28,7 @@ mod retention;
 #[cfg(test)]
 mod sample;
 mod schedule;
+mod scrub;
 mod secret;
 mod server;
 mod source;
@@ -50,6 +51,7 @@ pub use protocol::{PowerJob, PowerJobS3, Protocol};
 pub use purge::Purge;
 pub use retention::Retention;
 pub use schedule::Schedule;
+pub use scrub::Scrub;
 pub use secret::Secret;
 pub use server::{Ingest, Log, LogFormat, Server};
 pub use units::{parse_age, parse_size, parse_span, show_age, show_size, show_span};
@@ -76,6 +78,7 @@ pub struct Config {
     pub cold: Cold,
     pub archive: Archive,
     pub purge: Purge,
+    pub scrub: Scrub,
     pub ingest: Ingest,
     pub retention: Retention,
     pub log: Log,
@@ -121,6 +124,7 @@ impl Config {
         let archive = Archive::check(file.archive.unwrap_or_default(), &mut check);
         let zone = archive.as_ref().map_or(chrono_tz::Tz::UTC, |archive| archive.schedule.zone());
         let purge = Purge::check(file.purge.unwrap_or_default(), zone, &mut check);
+        let scrub = Scrub::check(file.scrub.unwrap_or_default(), &mut check);
         let retention = Retention::check(file.retention.unwrap_or_default(), &mut check);
         let log = Log::check(file.log.unwrap_or_default(), &mut check);
         let protocol = Protocol::check(file.protocol.unwrap_or_default(), &mut check);
@@ -134,6 +138,7 @@ impl Config {
             cold,
             archive,
             purge,
+            scrub,
             ingest,
             retention,
             log,

@@ -36,6 +36,7 @@ migrations![
     "0020_rule_set",
     "0021_segment_day",
     "0022_segment_app",
+    "0023_finding",
 ];
 
 /// The number of the last migration; a database with a higher one belongs to a newer logtier.

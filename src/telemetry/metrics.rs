@@ -37,7 +37,7 @@ pub struct ByKind {
 type FloatGauge = Gauge<f64, AtomicU64>;
 
 /// The background tasks whose success is told from the first second on; 0 before the first time.
-const TASKS: [&str; 2] = ["archive", "sweep"];
+const TASKS: [&str; 3] = ["archive", "sweep", "scrub"];
 
 /// The kinds of errors that are counted from the first second on; others appear when they happen.
 const ERRORS: [&str; 7] = ["archive", "busy", "corrupt", "internal", "stopping", "stream", "unavailable"];
@@ -69,6 +69,8 @@ pub struct Metrics {
     pub objects_deleted: Counter,
     pub objects_rewritten: Counter,
     pub set_aside: Counter,
+    pub scrubbed_objects: Counter,
+    pub scrub_findings: Family<ByKind, Gauge>,
     pub reads: Family<ByTier, Counter>,
     pub read_blocks: Family<ByKind, Counter>,
     pub read_bytes: Counter,
@@ -130,6 +132,8 @@ impl Default for Metrics {
             attempts_expired: metric!("attempts_expired", "Attempts whose retention ended"),
             objects_deleted: metric!("objects_deleted", "Objects deleted from the cold tier"),
             objects_rewritten: metric!("objects_rewritten", "Objects whose living part moved to a new one"),
+            scrubbed_objects: metric!("scrubbed_objects", "Objects read again by the scrub"),
+            scrub_findings: metric!("scrub_findings", "Objects that the scrub found not to be what the catalog says"),
             set_aside: metric!("set_aside_attempts", "Times an attempt was put off because archiving it failed"),
             reads: metric!("reads", "Reads by the tiers they touched"),
             read_blocks: metric!("read_blocks", "Chunks and frames that reads decompressed or skipped unread"),
@@ -160,6 +164,9 @@ fn clone_of<T: Clone>(metric: &T) -> T {
 impl Metrics {
     /// An alert on an increase misses the first event of a counter that begins with it.
     fn begin_at_zero(&self) {
+        for kind in ["missing", "damaged"] {
+            self.scrub_findings.get_or_create(&ByKind { kind: kind.to_owned() }).set(0);
+        }
         for task in TASKS {
             self.task_success.get_or_create(&ByTask { task: task.to_owned() }).set(0.0);
         }

@@ -29,7 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const COMMON: &[&str] = &["model", "clock", "telemetry", "pause", "fuzzing"];
 
 /// The parts that put the others together.
-const TOP: &[&str] = &["app", "cli", "lib", "main", "supervisor", "pairing"];
+const TOP: &[&str] = &["app", "cli", "lib", "main", "supervisor", "pairing", "tiers"];
 
 /// Lines before a file's tests. A longer one tells two stories.
 const MAX_LINES: usize = 500;

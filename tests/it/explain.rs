@@ -35,7 +35,7 @@ const MAX_EXAMINED: u64 = 2_100;
 const COUNTED: [&str; 2] = ["/* catalog::segment_summary */", "/* catalog::due_summary */"];
 
 /// Tables that stay small whatever is stored: a row a daemon, a task, a fact, a change of rules.
-const SMALL_TABLES: [&str; 5] = ["meta", "lease", "task", "daemon", "rule_set"];
+const SMALL_TABLES: [&str; 6] = ["meta", "lease", "task", "daemon", "rule_set", "finding"];
 
 /// Statements that the scenario does not run, and why.
 const NOT_RUN: [(&str, &str); 5] = [
@@ -489,6 +489,20 @@ async fn audits(catalog: &Catalog) {
     let last = page.last().expect("many").segment.id;
     assert!(!catalog.folder_segments(db, 900_000, folder, Some(last), 1_000).await.expect("objects").is_empty());
     catalog.audited_segment(db, last).await.expect("asked");
+    let page = catalog.segments_after(db, 1_000, 100).await.expect("objects");
+    let found_at = Millis::new(1);
+    let finding = logtier::catalog::FindingRow {
+        segment: page[0].segment.id,
+        kind: "missing".to_owned(),
+        name: "v1/x".to_owned(),
+        what: "gone".to_owned(),
+        hit: 1,
+        found_at,
+    };
+    catalog.put_finding(db, &finding).await.expect("noted");
+    assert_eq!(catalog.findings(db, 10).await.expect("findings").first(), Some(&finding));
+    catalog.forget_finding(db, finding.segment).await.expect("forgotten");
+    catalog.forget_findings(db, found_at).await.expect("forgotten");
     for &shard in db.shards() {
         let home = Home { db: db.clone(), shard };
         catalog.part_spots(&home, last).await.expect("parts");

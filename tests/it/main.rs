@@ -25,6 +25,7 @@ mod read_model;
 mod readers;
 mod rebuild;
 mod retention;
+mod scrub;
 mod search;
 mod simulation;
 mod stores;

@@ -11,11 +11,12 @@ use super::Tiers;
 use super::check::check_server;
 
 /// Settings that make everything due at once and leave the archiver to the test.
-pub const AT_ONCE: [(&str, &str); 4] = [
+pub const AT_ONCE: [(&str, &str); 5] = [
     ("LOGTIER_RETENTION__DEFAULT__HOT_FOR", "0s"),
     ("LOGTIER_ARCHIVE__PURGE_GRACE", "0s"),
     ("LOGTIER_ARCHIVE__SCHEDULE", "0 0 1 1 *"),
     ("LOGTIER_HOT__SHARDS", "4"),
+    ("LOGTIER_SCRUB__EVERY", "forever"),
 ];
 
 /// A running daemon. Its end is checked: no task may hang, and what it leaves must fit together.
