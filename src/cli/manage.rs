@@ -207,7 +207,8 @@ fn what_happened(report: &Value) -> Value {
 fn is_nothing(report: &Value) -> bool {
     let count = |name: &&str| report.get(name).and_then(Value::as_u64);
     let failed = report.get("failures").and_then(Value::as_array).is_some_and(|failures| !failures.is_empty());
-    !failed && count(&DEEDS[0]).is_some() && DEEDS.iter().all(|name| count(name).unwrap_or(0) == 0)
+    let held_up = report.get("purge_stopped").is_some_and(Value::is_string);
+    !failed && !held_up && count(&DEEDS[0]).is_some() && DEEDS.iter().all(|name| count(name).unwrap_or(0) == 0)
 }
 
 fn next_due(report: &Value) -> String {
@@ -298,7 +299,13 @@ mod tests {
         assert!(is_nothing(&report) && next_due(&report).contains("2026-11-23"));
         let busy = serde_json::json!({"attempts": 0, "purged": 1});
         let failed = serde_json::json!({"attempts": 0, "failures": [{"what": "archive"}]});
-        assert!(!is_nothing(&busy) && !is_nothing(&failed) && next_due(&busy) == "and nothing will be");
+        let held_up = serde_json::json!({"attempts": 0, "purge_stopped": "paused"});
+        assert!(
+            !is_nothing(&busy)
+                && !is_nothing(&failed)
+                && !is_nothing(&held_up)
+                && next_due(&busy) == "and nothing will be"
+        );
     }
 
     #[tokio::test]
@@ -309,6 +316,16 @@ mod tests {
         let server = Server::start([Answer::json(200, &status)]).await;
         let (_, stdout) = server.run("status").await;
         assert!(stdout.contains("empty shards  2") && stdout.matches("\n").count() < 12, "{stdout}");
+    }
+
+    #[tokio::test]
+    async fn purging_is_paused_and_goes_on() {
+        let server = Server::start([Answer::status(204), Answer::status(204)]).await;
+        assert_eq!(server.run("purge pause --reason backup").await.0.expect("paused"), Exit::Done);
+        assert_eq!(server.run("purge resume").await.0.expect("resumed"), Exit::Done);
+        let seen = server.seen();
+        assert_eq!((&seen[0].method, seen[0].target.as_str()), (&Method::PUT, "/api/v1/purge/pause?reason=backup"));
+        assert_eq!((&seen[1].method, seen[1].target.as_str()), (&Method::DELETE, "/api/v1/purge/pause"));
     }
 
     #[tokio::test]
