@@ -11,7 +11,7 @@ use crate::harness::process::Process;
 use crate::harness::{ColdStore, Engine, Tiers, note_skip};
 
 /// The disk at first, and what it grows by each time that it was full.
-const MEGABYTES: u64 = 12;
+const MEGABYTES: u64 = 6;
 
 #[test]
 fn a_full_disk_loses_nothing_and_is_left_behind() {
