@@ -18,6 +18,7 @@ mod import;
 mod ingest_safety;
 mod life;
 mod move_safety;
+mod pairing;
 mod powerjob_proxy;
 mod powerjob_s3;
 mod read_cost;
