@@ -225,6 +225,8 @@ impl Model {
                 }
                 Ok(())
             }
+            // It stood still while the attempt that it found gone was forgotten, and its name used again.
+            Err(AppendError::Gone { .. }) if before.incarnation != self.attempt(&name).incarnation => Ok(()),
             Err(AppendError::Gone { .. }) => self.may_be_gone(&name, now),
             Err(AppendError::NotNextLine { next_line }) => match batch.at_line {
                 None => Err(format!("batch {id} named no line and was refused for it")),
