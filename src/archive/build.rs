@@ -1,13 +1,14 @@
 //! The third verb: stream the chunks of some attempts into one object.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 
 use super::agenda::{Due, agenda};
 use super::candidates::{Candidate, Group};
 use super::plan::Planned;
 use super::rules::RulesInForce;
-use super::{ArchiveError, Failure, Shared};
+use super::{ArchiveError, Shared};
 use crate::catalog::Attempt;
+use crate::cold;
 use crate::cold::segment::{AttemptMeta, Extent, SegmentHeader, SegmentWriter, TsRange, Written};
 use crate::db::{self, Home};
 use crate::hot;
@@ -19,7 +20,6 @@ pub(super) struct Built {
     pub(super) written: Written,
     /// One for each attempt of the object, in its order.
     pub(super) entries: Vec<BuiltEntry>,
-    pub(super) failures: Vec<Failure>,
 }
 
 /// One attempt's lines in the object.
@@ -35,8 +35,8 @@ pub(super) struct BuiltEntry {
     pub(super) rule: String,
     /// It moves before its time, because the hot tier is under pressure.
     pub(super) early: bool,
-    /// Its next chunk cannot be read; what comes before it moves.
-    pub(super) is_damaged: bool,
+    /// Why its next chunk cannot be read, if so; what comes before it moves.
+    pub(super) damage: Option<String>,
 }
 
 /// Attempts whose rows are read together.
@@ -48,14 +48,23 @@ const LOOK_AHEAD: usize = 1_024;
 /// Chunks read at a time: half a MiB of usual records.
 const CHUNKS_AT_A_TIME: u32 = 16;
 
-/// Writes attempts from the front of `queue` until the object is full or the queue empty.
+/// What an object is to be made of.
+pub(super) struct Queue<'a> {
+    pub(super) candidates: &'a [Candidate],
+    /// Those among them that were set aside.
+    pub(super) skipped: &'a HashSet<AttemptId>,
+    /// How many have been looked at, also after an error.
+    pub(super) taken: usize,
+}
+
+/// Writes attempts from the front of the queue until the object is full or there are no more.
 /// `None` where none of them is due any more. On an error nothing of the object stays.
 pub(super) async fn build(
     shared: &Shared,
     rules: &RulesInForce,
     planned: Planned,
     group: &Group,
-    queue: &mut VecDeque<Candidate>,
+    queue: &mut Queue<'_>,
 ) -> Result<Option<Built>, ArchiveError> {
     let header = SegmentHeader {
         cluster: shared.settings.cluster_id.clone(),
@@ -67,7 +76,7 @@ pub(super) async fn build(
     };
     let upload = shared.store.upload(&planned.key);
     let mut writer = SegmentWriter::new(upload, header, shared.settings.segment)?;
-    let mut builder = Builder { shared, rules, group, entries: Vec::new(), failures: Vec::new() };
+    let mut builder = Builder { shared, rules, group, key: planned.key.to_string(), entries: Vec::new() };
     match builder.fill(&mut writer, queue).await {
         Ok(()) if builder.entries.is_empty() => {
             writer.abort().await?;
@@ -77,8 +86,7 @@ pub(super) async fn build(
             let written = writer.finish().await?;
             shared.metrics.objects_written.inc();
             shared.metrics.object_bytes.inc_by(written.byte_length);
-            let Builder { entries, failures, .. } = builder;
-            Ok(Some(Built { planned, written, entries, failures }))
+            Ok(Some(Built { planned, written, entries: builder.entries }))
         }
         Err(error) => {
             // The first error is the one to tell; what is left over the sweeper finds.
@@ -92,14 +100,16 @@ struct Builder<'a> {
     shared: &'a Shared,
     rules: &'a RulesInForce,
     group: &'a Group,
+    /// The object's, to tell of a failure.
+    key: String,
     entries: Vec<BuiltEntry>,
-    failures: Vec<Failure>,
 }
 
 impl Builder<'_> {
-    async fn fill(&mut self, writer: &mut SegmentWriter, queue: &mut VecDeque<Candidate>) -> Result<(), ArchiveError> {
+    async fn fill(&mut self, writer: &mut SegmentWriter, queue: &mut Queue<'_>) -> Result<(), ArchiveError> {
+        let (candidates, skipped) = (queue.candidates, queue.skipped);
         let mut rows: HashMap<AttemptId, Attempt> = HashMap::new();
-        while let Some(candidate) = queue.front().cloned() {
+        for (at, candidate) in candidates.iter().enumerate() {
             if writer.is_full(self.shared.settings.object_bytes) {
                 return Ok(());
             }
@@ -107,15 +117,15 @@ impl Builder<'_> {
                 return Err(ArchiveError::Stopping);
             }
             if !rows.contains_key(&candidate.id) {
-                rows.extend(self.read_rows(&candidate.home, queue).await?);
+                rows.extend(self.read_rows(&candidate.home, &candidates[at..]).await?);
             }
-            let is_whole = match rows.remove(&candidate.id) {
-                Some(attempt) => self.write(writer, &candidate, attempt).await?,
+            queue.taken = at + 1;
+            let is_whole = match rows.remove(&candidate.id).filter(|_| !skipped.contains(&candidate.id)) {
+                Some(attempt) => self.write(writer, candidate, attempt).await?,
                 None => true,
             };
             // The rest of an attempt that filled the object goes into the next one, when it is
             // read again after this part was published.
-            queue.pop_front();
             if !is_whole {
                 return Ok(());
             }
@@ -127,9 +137,9 @@ impl Builder<'_> {
     async fn read_rows(
         &self,
         home: &Home,
-        queue: &VecDeque<Candidate>,
+        candidates: &[Candidate],
     ) -> Result<HashMap<AttemptId, Attempt>, ArchiveError> {
-        let same_shard = queue.iter().take(LOOK_AHEAD).filter(|candidate| candidate.home.shard == home.shard);
+        let same_shard = candidates.iter().take(LOOK_AHEAD).filter(|candidate| candidate.home.shard == home.shard);
         let ids: Vec<AttemptId> = same_shard.take(ROWS_AT_A_TIME).map(|candidate| candidate.id).collect();
         let rows = self.shared.catalog.attempts(home, &ids).await?;
         Ok(rows.into_iter().map(|attempt| (attempt.id, attempt)).collect())
@@ -150,7 +160,8 @@ impl Builder<'_> {
         // Deleted, written to, or of another rule or day since it was found: another run's work.
         let same_group = |due: &Due| rule.name == self.group.rule && due.finish_day == self.group.finish_day;
         let Some(due) = due.filter(same_group) else { return Ok(true) };
-        writer.begin(meta_of(self.group, &attempt, job), due.lines.start())?;
+        let begun = writer.begin(meta_of(self.group, &attempt, job), due.lines.start());
+        begun.map_err(|error| self.blame(attempt.id, error))?;
         let mut entry = BuiltEntry {
             home: home.clone(),
             attempt,
@@ -159,7 +170,7 @@ impl Builder<'_> {
             raw_bytes: 0,
             rule: rule.name.to_string(),
             early: candidate.early,
-            is_damaged: false,
+            damage: None,
         };
         let copied = self.copy(writer, &mut entry).await;
         writer.end()?;
@@ -172,17 +183,18 @@ impl Builder<'_> {
             let left = LineRange::new(entry.lines.end(), entry.due.lines.end());
             let chunks = match hot::scan(&entry.home, entry.attempt.id, left, CHUNKS_AT_A_TIME).await {
                 Ok(chunks) if chunks.first().is_some_and(|chunk| chunk.lines.start() == left.start()) => chunks,
-                Ok(_) => return self.damaged(entry, format!("line {} is not in the hot tier", left.start())),
-                Err(db::Error::Row(what)) => return self.damaged(entry, what),
+                Ok(_) => return damaged(entry, format!("line {} is not in the hot tier", left.start())),
+                Err(db::Error::Row(what)) => return damaged(entry, what),
                 Err(error) => return Err(error.into()),
             };
             for chunk in chunks {
                 if chunk.lines.start() != entry.lines.end() {
-                    return self.damaged(entry, format!("line {} is not in the hot tier", entry.lines.end()));
+                    return damaged(entry, format!("line {} is not in the hot tier", entry.lines.end()));
                 }
                 let ts = TsRange::new(chunk.first_ts, chunk.last_ts);
                 let extent = Extent { lines: chunk.lines.len(), ts: Some(ts), levels: chunk.levels };
-                writer.push_block(&chunk.records, extent).await?;
+                let pushed = writer.push_block(&chunk.records, extent).await;
+                pushed.map_err(|error| self.blame(entry.attempt.id, error))?;
                 entry.raw_bytes += chunk.records.len() as u64;
                 entry.lines = LineRange::new(entry.lines.start(), chunk.lines.end());
                 let at_end = entry.lines.end() >= entry.due.lines.end();
@@ -197,18 +209,21 @@ impl Builder<'_> {
         Ok(true)
     }
 
-    /// Poison stays local: what comes before the damage moves, the rest is set aside.
-    fn damaged(&mut self, entry: &mut BuiltEntry, what: String) -> Result<bool, ArchiveError> {
-        entry.is_damaged = true;
-        let name = AttemptKey {
-            app: self.group.app.clone(),
-            instance: entry.attempt.instance.clone(),
-            attempt: entry.attempt.attempt,
-        };
-        tracing::error!(attempt = %name, error = what, "a chunk cannot be archived; its attempt is set aside");
-        self.failures.push(Failure { what: format!("archive {name}"), error: what });
-        Ok(true)
+    /// Lines that the segment format does not take are the attempt's fault, everything else the store's.
+    fn blame(&self, culprit: AttemptId, error: cold::Error) -> ArchiveError {
+        match error {
+            cold::Error::Invalid { what } => {
+                ArchiveError::Mismatch { key: self.key.clone(), what, culprit: Some(culprit) }
+            }
+            error => error.into(),
+        }
     }
+}
+
+/// Poison stays local: what comes before the damage moves, the rest is set aside.
+fn damaged(entry: &mut BuiltEntry, what: String) -> Result<bool, ArchiveError> {
+    entry.damage = Some(what);
+    Ok(true)
 }
 
 fn meta_of(group: &Group, attempt: &Attempt, job: Option<Job>) -> AttemptMeta {

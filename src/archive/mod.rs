@@ -34,6 +34,7 @@
 //! was lost) leaves what a crash leaves.
 
 mod agenda;
+mod aside;
 mod bucket;
 mod build;
 mod candidates;
@@ -42,6 +43,7 @@ mod explain;
 mod fate;
 mod gentle;
 mod marks;
+mod objects;
 mod plan;
 mod pressure;
 mod publish;
@@ -72,7 +74,7 @@ use crate::catalog::{Catalog, LeaseError, RunRow};
 use crate::clock::Clock;
 use crate::cold::Store;
 use crate::cold::segment::SegmentSettings;
-use crate::model::{Age, Millis, RuleSet};
+use crate::model::{Age, AttemptId, Millis, RuleSet};
 use crate::telemetry::Metrics;
 
 /// Why a run, or a part of it, did not do its work.
@@ -93,9 +95,14 @@ pub enum ArchiveError {
         claim::MAX_CLOCK_DIFFERENCE.as_secs() / 60
     )]
     ClockDiffers { ours: Millis, theirs: Millis },
-    /// The object does not hold what the chunk rows say. It is never published.
+    /// The object does not hold what the chunk rows say, or cannot be built. It is never published.
     #[error("verify {key}: {what}")]
-    Mismatch { key: String, what: String },
+    Mismatch {
+        key: String,
+        what: String,
+        /// The attempt that it is about, where one can be told.
+        culprit: Option<AttemptId>,
+    },
     #[error(
         "the bucket is not this database's: {what}; nothing is archived or purged until cold.url leads to the right \
          one (restore it, or see `logtier rebuild-catalog`)"
@@ -120,6 +127,18 @@ impl ArchiveError {
             Self::Cold(error) => !error.is_permanent() || matches!(error, crate::cold::Error::Refused { .. }),
             Self::LeaseLost | Self::Stopping | Self::ClockDiffers { .. } | Self::OtherBucket { .. } => true,
             Self::Mismatch { .. } => false,
+        }
+    }
+
+    /// Whether it will be the same until someone changes a setting or a permission.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Db(error) => error.is_permanent() && !matches!(error, crate::db::Error::Row(_)),
+            Self::Cold(error) => {
+                matches!(error, crate::cold::Error::Refused { .. } | crate::cold::Error::Settings { .. })
+            }
+            Self::OtherBucket { .. } => true,
+            Self::LeaseLost | Self::Stopping | Self::ClockDiffers { .. } | Self::Mismatch { .. } => false,
         }
     }
 
@@ -222,6 +241,15 @@ impl Archiver {
         Ok(())
     }
 
+    /// Makes all that was set aside due, so that the next run tries it again; answers how much that is.
+    pub async fn retry_set_aside(&self) -> Result<u64, ArchiveError> {
+        let mut retried = 0;
+        for db in self.shared.catalog.cluster.servers() {
+            retried += self.shared.catalog.retry_aside(db, self.shared.clock.now()).await?;
+        }
+        Ok(retried)
+    }
+
     /// Waits until the run has ended, at most `patience`; its report as it stands then.
     pub async fn wait_for(&self, run_id: i64, patience: Duration) -> Result<Option<RunReport>, ArchiveError> {
         let clock = &self.shared.clock;
@@ -262,15 +290,19 @@ impl Worker {
     pub async fn run(&self) {
         let mut requests = self.requests.lock().await;
         let shared = &self.shared;
+        let mut refusals = Refusals::default();
         while !shared.stop.is_cancelled() {
             let now = shared.clock.now();
-            let next = (shared.settings.next_run)(now).unwrap_or(Millis::NEVER);
+            let next = (shared.settings.next_run)(now.max(refusals.until)).unwrap_or(Millis::NEVER);
             tokio::select! {
                 () = shared.stop.cancelled() => {}
-                Some(id) = requests.recv() => run::run(shared, id, run::Cause::Request).await,
+                Some(id) = requests.recv() => {
+                    refusals.note(shared, run::run(shared, id, run::Cause::Request).await);
+                }
                 () = shared.clock.sleep(next.since(now).min(LONGEST_SLEEP)) => {
                     if shared.clock.now() >= next {
-                        self.run_once().await;
+                        let refused = run::run(shared, shared.new_run_id(), run::Cause::Schedule).await;
+                        refusals.note(shared, refused);
                     }
                 }
             }
@@ -284,6 +316,35 @@ impl Worker {
         run::run(&self.shared, self.shared.new_run_id(), run::Cause::Schedule).await;
     }
 }
+
+/// Runs that were refused for a reason that only a person can change: bad credentials, a missing
+/// bucket, a missing permission. The schedule waits longer each time; a request is tried at once.
+#[derive(Default)]
+struct Refusals {
+    in_a_row: u32,
+    until: Millis,
+}
+
+impl Refusals {
+    fn note(&mut self, shared: &Shared, refused: Option<String>) {
+        let Some(why) = refused else { return *self = Self::default() };
+        let pause = (FIRST_PAUSE * (1 << self.in_a_row.min(8))).min(LONGEST_PAUSE);
+        self.in_a_row += 1;
+        self.until = shared.clock.now().after(pause);
+        tracing::error!(
+            error = why,
+            until = %self.until,
+            "archiving is refused and waits: check the credentials and the names in [cold] and [hot], then run \
+             `logtier archive`"
+        );
+    }
+}
+
+/// Twice the usual time between two runs.
+const FIRST_PAUSE: Duration = Duration::from_secs(20 * 60);
+
+/// Someone who mended it and told nobody waits for so long at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3600);
 
 /// A clock that is set forward is noticed after this long.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);

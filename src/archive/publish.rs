@@ -9,12 +9,11 @@ use super::{ArchiveError, Shared};
 use crate::catalog::{Lease, NewEntry, PublishTimes, Published, Sealed};
 use crate::cold::segment::{FrameMap, PartPlace, Written};
 use crate::db::Db;
-use crate::model::AttemptId;
 
 /// How long the sweeper leaves a live object alone of which nothing was published yet.
 const CHECK_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// Publishes what was verified, and sets aside what was found damaged while building.
+/// Publishes what was verified.
 pub(super) async fn publish(
     shared: &Shared,
     db: &Arc<Db>,
@@ -34,10 +33,9 @@ pub(super) async fn publish(
         lines: totals.extent.lines,
     };
     let entries = built.entries.iter().zip(&built.written.parts);
-    let entries = entries.filter(|(entry, _)| !(entry.is_damaged && entry.lines.is_empty()));
+    let entries = entries.filter(|(entry, _)| !(entry.damage.is_some() && entry.lines.is_empty()));
     let entries = entries.map(|(entry, part)| new_entry(entry, part, built.planned.rule_id)).collect();
     let published = shared.catalog.publish(db, lease, sealed, entries, times(shared)).await?;
-    set_aside(shared, lease, built.entries.iter().filter(|entry| entry.is_damaged)).await?;
     Ok((published, built))
 }
 
@@ -68,24 +66,4 @@ fn new_entry(entry: &BuiltEntry, part: &PartPlace, rule_id: i32) -> NewEntry {
         expires_at: entry.due.expires_at,
         rule_id,
     }
-}
-
-/// How long what failed is left alone: an hour, then twice as long each time, at most a day.
-pub(super) fn pause_after_failures(failures: u32) -> Duration {
-    Duration::from_secs(3600 * (1u64 << failures.min(5)).min(24))
-}
-
-/// Puts attempts off whose archiving failed.
-pub(super) async fn set_aside(
-    shared: &Shared,
-    lease: &Lease,
-    entries: impl Iterator<Item = &BuiltEntry>,
-) -> Result<(), ArchiveError> {
-    for entry in entries {
-        let pause = pause_after_failures(entry.attempt.failures);
-        let row: (AttemptId, _) = (entry.attempt.id, shared.clock.now().after(pause));
-        shared.catalog.set_aside(&entry.home, lease, vec![row]).await?;
-        shared.metrics.set_aside.inc();
-    }
-    Ok(())
 }

@@ -40,6 +40,9 @@ pub struct RunReport {
     /// Why purging and expiring stopped before all was done; the next run goes on.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub purge_stopped: Option<String>,
+    /// Why the run was refused, if only a person can change that: the schedule waits.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub refused: Option<String>,
     /// Rows whose end changed with the retention rules.
     #[serde(default)]
     pub reaged: u64,

@@ -22,11 +22,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::aside::{no_longer_aside, set_object_aside};
 use super::candidates::Group;
 use super::fate::Fate;
 use super::plan::{Planned, plan};
 use super::report::{MAX_LISTED, Rewrite};
-use super::{ArchiveError, Failure, RunReport, Shared};
+use super::{ArchiveError, RunReport, Shared};
 use crate::catalog::{Lease, MovedPart, PartKey, Sealed, SegmentId, SweptSegment};
 use crate::cold::segment::{Entry, Extent, FrameMap, MAX_ATTEMPTS, Replay, Replayed, SegmentHeader, SegmentWriter};
 use crate::cold::segment::{TsRange, Written};
@@ -92,7 +93,10 @@ pub(super) async fn rewrite(
             if error.stops_the_run() {
                 return Err(error);
             }
-            put_off(shared, db, sources, &error, report).await?;
+            for source in sources {
+                let what = format!("rewrite {}", source.key());
+                set_object_aside(shared, db, &source.swept, what, &error, report).await?;
+            }
         }
     }
     Ok(())
@@ -111,24 +115,6 @@ fn together(sources: &[Source], object_bytes: u64) -> usize {
             && entries <= u64::from(MAX_ATTEMPTS)
     });
     fits.count().max(1)
-}
-
-/// Leaves objects alone for a while; then each is tried for itself.
-async fn put_off(
-    shared: &Shared,
-    db: &Arc<Db>,
-    sources: &[Source],
-    error: &ArchiveError,
-    report: &mut RunReport,
-) -> Result<(), ArchiveError> {
-    for source in sources {
-        let failures = source.swept.failures.saturating_add(1);
-        let until = shared.clock.now().after(super::publish::pause_after_failures(source.swept.failures));
-        shared.catalog.postpone_segment(db, &source.swept, until, failures).await?;
-        tracing::error!(object = %source.key(), error = error.chain(), "an object cannot be rewritten");
-        report.failures.push(Failure { what: format!("rewrite {}", source.key()), error: error.chain() });
-    }
-    Ok(())
 }
 
 async fn rewrite_some(
@@ -154,6 +140,9 @@ async fn rewrite_some(
         return Err(error);
     }
     pause_after("rewrite-publish", &shared.clock).await;
+    for source in sources {
+        no_longer_aside(shared, db, &source.swept).await?;
+    }
     report.rewritten += sources.len() as u64;
     shared.metrics.objects_rewritten.inc_by(sources.len() as u64);
     list(sources, report);
@@ -265,7 +254,7 @@ async fn copy(
         None => Ok(()),
         Some(part) => {
             let what = format!("it lacks lines of attempt {} from {}", part.attempt.get(), part.first_line);
-            Err(ArchiveError::Mismatch { key: source.key().to_string(), what })
+            Err(ArchiveError::Mismatch { key: source.key().to_string(), what, culprit: None })
         }
     }
 }
@@ -308,7 +297,7 @@ fn bounds_of(entry: &Entry, frame: Extent, lines: u64) -> Extent {
 /// Reads the new object back, and compares it with what the old ones said entry by entry.
 async fn verify(shared: &Shared, copied: Copied) -> Result<Verified, ArchiveError> {
     let key = copied.planned.key.clone();
-    let mismatch = |what: &str| ArchiveError::Mismatch { key: key.to_string(), what: what.to_owned() };
+    let mismatch = |what: &str| ArchiveError::Mismatch { key: key.to_string(), what: what.to_owned(), culprit: None };
     let mut replay = Replay::open(&shared.store, &key, copied.written.byte_length, copied.written.hash).await?;
     let mut expected = copied.entries.iter();
     while let Some(replayed) = replay.next().await? {

@@ -1,18 +1,15 @@
 //! One run: look at what is due, and do it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::build::{Built, build};
+use super::build::Built;
 use super::candidates::{Candidates, DueWork, Group};
 use super::claim::{check_clock, claim, hold};
 use super::gentle::Brake;
-use super::plan::{Planned, plan};
-use super::publish::{publish, set_aside};
+use super::objects::Writer;
 use super::report::MAX_LISTED;
 use super::rules::RulesInForce;
-use super::verify::verify;
 use super::{ArchiveError, Failure, Move, RunReport, Shared, Waiting};
 use crate::catalog::{Lease, Published};
 use crate::db::{Db, Home};
@@ -36,8 +33,9 @@ const MAX_ROUNDS: usize = 100_000;
 /// object would be. Too low a guess only makes a group wait for `max_delay`.
 const USUAL_RATIO: u64 = 8;
 
-/// Runs on every server, and keeps the report.
-pub(super) async fn run(shared: &Shared, id: i64, cause: Cause) {
+/// Runs on every server, and keeps the report. Answers why it was refused, if only a person can
+/// change that.
+pub(super) async fn run(shared: &Shared, id: i64, cause: Cause) -> Option<String> {
     let name = if cause == Cause::Schedule { "schedule" } else { "request" };
     let mut report = shared.new_report(id, name);
     let mut did_something = false;
@@ -53,7 +51,7 @@ pub(super) async fn run(shared: &Shared, id: i64, cause: Cause) {
     report.finished_at = Some(shared.clock.now().to_string());
     report.state = if report.failures.is_empty() { "done" } else { "failed" }.to_owned();
     if !did_something {
-        return;
+        return None;
     }
     report.next_due_at = next_due_anywhere(shared).await;
     shared.metrics.run_ended(&report.state);
@@ -72,6 +70,7 @@ pub(super) async fn run(shared: &Shared, id: i64, cause: Cause) {
     if let Err(error) = shared.put_report(id, &report).await {
         tracing::warn!(run.id = id, error = error.chain(), "could not store the report of a run");
     }
+    report.refused
 }
 
 /// Metrics and `status` show when the archiver last did all it had to do.
@@ -87,6 +86,9 @@ async fn note_success(shared: &Shared, report: &RunReport) {
 fn fail(shared: &Shared, report: &mut RunReport, what: &str, error: &ArchiveError) {
     tracing::warn!(run.id = report.run_id, error = error.chain(), "{what} failed");
     shared.metrics.error("archive");
+    if error.is_refusal() {
+        report.refused = Some(error.chain());
+    }
     report.failures.push(Failure { what: what.to_owned(), error: error.chain() });
 }
 
@@ -149,7 +151,7 @@ impl Mover<'_> {
         brake: &mut Brake<'_>,
         report: &mut RunReport,
     ) -> Result<bool, ArchiveError> {
-        let Mover { shared, lease, rules, .. } = *self;
+        let Mover { shared, db, lease, rules } = *self;
         report.inferred += work.inferred.len() as u64;
         let inferred = std::mem::take(&mut work.inferred);
         by_home(inferred, |home, rows| async move { shared.catalog.infer_finish(&home, lease, rows).await }).await?;
@@ -163,7 +165,8 @@ impl Mover<'_> {
                 report.waiting.push(waiting);
                 continue;
             }
-            if let Err(error) = self.archive_group(&group, candidates, report).await {
+            let writer = Writer { shared, db, lease, rules };
+            if let Err(error) = writer.archive_group(&group, candidates.attempts, report, count).await {
                 if matches!(error, ArchiveError::LeaseLost | ArchiveError::Stopping) {
                     return Err(error);
                 }
@@ -187,70 +190,6 @@ impl Mover<'_> {
         .await?;
         shared.metrics.purge_backlog.set(0);
         Ok(stuck)
-    }
-
-    /// Moves the candidates of a group, object by object. What fails in one does not stop the others,
-    /// unless it would fail in all.
-    async fn archive_group(
-        &self,
-        group: &Group,
-        candidates: Candidates,
-        report: &mut RunReport,
-    ) -> Result<(), ArchiveError> {
-        let Mover { shared, db, lease, .. } = *self;
-        // In the order in which they were made, so that a search finds the newest at an object's end.
-        let mut attempts = candidates.attempts;
-        attempts.sort_by_key(|candidate| candidate.id);
-        let mut queue = VecDeque::from(attempts);
-        while !queue.is_empty() {
-            let planned = plan(shared, db, lease, group).await?;
-            pause_after("plan", &shared.clock).await;
-            match self.one_object(group, planned.clone(), &mut queue, report).await {
-                Ok(true) => {}
-                Ok(false) => self.doom(&planned).await,
-                Err(error) => {
-                    self.doom(&planned).await;
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Our own upload that came to nothing; if this fails, the sweeper finds the row.
-    async fn doom(&self, planned: &Planned) {
-        let Mover { shared, db, .. } = *self;
-        if let Err(error) = shared.catalog.doom_upload(db, planned.segment, shared.clock.now()).await {
-            tracing::debug!(error = %error, "could not give up an upload; the sweeper will");
-        }
-    }
-
-    /// Build, verify, publish. False where nothing of the queue was due any more.
-    async fn one_object(
-        &self,
-        group: &Group,
-        planned: Planned,
-        queue: &mut VecDeque<super::candidates::Candidate>,
-        report: &mut RunReport,
-    ) -> Result<bool, ArchiveError> {
-        let Mover { shared, db, lease, rules } = *self;
-        let Some(built) = build(shared, rules, planned, group, queue).await? else { return Ok(false) };
-        pause_after("build", &shared.clock).await;
-        let entries = built.entries.clone();
-        let verified = match verify(shared, built).await {
-            Ok(verified) => verified,
-            Err(error) => {
-                if !error.stops_the_run() {
-                    set_aside(shared, lease, entries.iter()).await?;
-                }
-                return Err(error);
-            }
-        };
-        pause_after("verify", &shared.clock).await;
-        let (published, built) = publish(shared, db, lease, verified).await?;
-        pause_after("publish", &shared.clock).await;
-        count(shared, report, published, built);
-        Ok(true)
     }
 }
 
@@ -293,8 +232,7 @@ fn count(shared: &Shared, report: &mut RunReport, published: Published, built: B
     report.bytes += published.raw_bytes;
     report.objects += 1;
     report.object_bytes += built.written.byte_length;
-    report.failures.extend(built.failures);
-    for entry in built.entries.iter().filter(|entry| !(entry.is_damaged && entry.lines.is_empty())) {
+    for entry in built.entries.iter().filter(|entry| !(entry.damage.is_some() && entry.lines.is_empty())) {
         if report.moves.len() >= MAX_LISTED {
             report.moves_not_listed += 1;
             continue;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::aside::{no_longer_aside, set_object_aside};
 use super::report::MAX_LISTED;
 use super::rewrite::{Source, group_of, key_of, look_at};
 use super::{ArchiveError, RunReport, Shared};
@@ -15,6 +16,9 @@ use crate::model::Millis;
 
 /// Objects that one run deletes on a server.
 const OBJECTS_PER_RUN: u32 = 1_000;
+
+/// Objects that may refuse to be deleted before a run takes it that all will.
+const MAX_REFUSED: u32 = 3;
 
 /// Batch keys that one run forgets in a shard.
 const KEYS_PER_RUN: u32 = 20_000;
@@ -28,7 +32,7 @@ const KEEP_RUNS: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Sweeps; answers the objects that are due to be rewritten.
 pub(super) async fn sweep(shared: &Shared, db: &Arc<Db>, report: &mut RunReport) -> Result<Vec<Source>, ArchiveError> {
     let now = shared.clock.now();
-    let mut rewrites = Vec::new();
+    let (mut rewrites, mut refused) = (Vec::new(), 0);
     for swept in shared.catalog.due_segments(db, now, OBJECTS_PER_RUN).await? {
         match swept.segment.state {
             SegmentState::Uploading | SegmentState::Live => {
@@ -37,10 +41,21 @@ pub(super) async fn sweep(shared: &Shared, db: &Arc<Db>, report: &mut RunReport)
                 }
                 match look_at(shared, db, &swept).await? {
                     Ok(source) => rewrites.push(source),
-                    Err(until) => shared.catalog.postpone_segment(db, &swept, until, 0).await?,
+                    Err(until) => {
+                        no_longer_aside(shared, db, &swept).await?;
+                        shared.catalog.postpone_segment(db, &swept, until, 0).await?;
+                    }
                 }
             }
-            SegmentState::Doomed => delete(shared, db, &swept, now, report).await?,
+            SegmentState::Doomed => {
+                let Err(error) = delete(shared, db, &swept, now, report).await else { continue };
+                refused += 1;
+                if !matches!(error, ArchiveError::Cold(_)) || !error.is_refusal() || refused > MAX_REFUSED {
+                    return Err(error);
+                }
+                let what = format!("delete {}", key_of(&group_of(shared, db, &swept).await?, &swept));
+                set_object_aside(shared, db, &swept, what, &error, report).await?;
+            }
         }
     }
     let keys_before = before(now, shared.settings.dedup_window);
@@ -96,6 +111,7 @@ async fn delete(
     let key = key_of(&group_of(shared, db, swept).await?, swept);
     shared.store.delete(&key).await?;
     shared.metrics.objects_deleted.inc();
+    no_longer_aside(shared, db, swept).await?;
     report.objects_deleted += 1;
     if now >= doomed_at.after(shared.settings.doomed_for) {
         return Ok(shared.catalog.forget_segment(db, swept.segment.id).await?);

@@ -12,7 +12,7 @@ use super::build::{Built, BuiltEntry};
 use super::{ArchiveError, Shared};
 use crate::cold::segment::{Entry, LineBlock, Replay, Replayed};
 use crate::hot::{self, ChunkHeader};
-use crate::model::LineRange;
+use crate::model::{AttemptId, LineRange};
 
 /// An object whose content is that of the hot tier. Only [`verify`] makes one.
 pub(super) struct Verified {
@@ -30,7 +30,7 @@ const HEADERS_AT_A_TIME: u32 = 1_000;
 
 pub(super) async fn verify(shared: &Shared, built: Built) -> Result<Verified, ArchiveError> {
     let key = built.planned.key.clone();
-    let mismatch = |what: String| ArchiveError::Mismatch { key: key.as_str().to_owned(), what };
+    let mismatch = |(culprit, what): Difference| ArchiveError::Mismatch { key: key.to_string(), what, culprit };
     let mut replay = Replay::open(&shared.store, &key, built.written.byte_length, built.written.hash).await?;
     let mut entries = built.entries.iter();
     let mut comparison: Option<Comparison<'_>> = None;
@@ -40,11 +40,13 @@ pub(super) async fn verify(shared: &Shared, built: Built) -> Result<Verified, Ar
                 if let Some(before) = comparison.take() {
                     before.end().map_err(mismatch)?;
                 }
-                let expected = entries.next().ok_or_else(|| mismatch("it has an attempt too many".to_owned()))?;
+                let expected =
+                    entries.next().ok_or_else(|| mismatch((None, "it has an attempt too many".to_owned())))?;
                 comparison = Some(Comparison::begin(expected, &found).map_err(mismatch)?);
             }
             Replayed::Lines(block) => {
-                let comparison = comparison.as_mut().ok_or_else(|| mismatch("lines without an attempt".to_owned()))?;
+                let comparison =
+                    comparison.as_mut().ok_or_else(|| mismatch((None, "lines without an attempt".to_owned())))?;
                 comparison.compare(&block).await?.map_err(mismatch)?;
             }
         }
@@ -56,11 +58,14 @@ pub(super) async fn verify(shared: &Shared, built: Built) -> Result<Verified, Ar
         last.end().map_err(mismatch)?;
     }
     if entries.next().is_some() {
-        return Err(mismatch("it lacks an attempt".to_owned()));
+        return Err(mismatch((None, "it lacks an attempt".to_owned())));
     }
     shared.metrics.objects_verified.inc();
     Ok(Verified { built })
 }
+
+/// What differs, and the attempt that it is about where one can be told.
+type Difference = (Option<AttemptId>, String);
 
 /// One attempt's lines against its chunk rows.
 struct Comparison<'a> {
@@ -71,16 +76,16 @@ struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    fn begin(entry: &'a BuiltEntry, found: &Entry) -> Result<Self, String> {
+    fn begin(entry: &'a BuiltEntry, found: &Entry) -> Result<Self, Difference> {
         let same = found.attempt.id == entry.attempt.id && found.lines() == entry.lines;
         if !same {
-            return Err(format!("attempt {} holds lines {}", found.attempt.id.get(), found.lines()));
+            return Err((None, format!("attempt {} holds lines {}", found.attempt.id.get(), found.lines())));
         }
         Ok(Self { entry, next_line: entry.lines.start(), headers: VecDeque::new(), hash: Xxh3::new() })
     }
 
     /// Outer errors: the tiers could not be asked. Inner ones: they differ.
-    async fn compare(&mut self, block: &LineBlock) -> Result<Result<(), String>, ArchiveError> {
+    async fn compare(&mut self, block: &LineBlock) -> Result<Result<(), Difference>, ArchiveError> {
         let mut rest: &[u8] = &block.lines;
         while !rest.is_empty() {
             if self.headers.is_empty() {
@@ -109,14 +114,15 @@ impl<'a> Comparison<'a> {
         Ok(Ok(()))
     }
 
-    fn end(&self) -> Result<(), String> {
+    fn end(&self) -> Result<(), Difference> {
         let is_whole =
             self.next_line == self.entry.lines.end() && self.headers.iter().all(|h| h.lines.start() >= self.next_line);
         if is_whole { Ok(()) } else { Err(self.differs("it ends too early")) }
     }
 
-    fn differs(&self, what: &str) -> String {
-        format!("attempt {} at line {}: {what}", self.entry.attempt.id.get(), self.next_line)
+    fn differs(&self, what: &str) -> Difference {
+        let id = self.entry.attempt.id;
+        (Some(id), format!("attempt {} at line {}: {what}", id.get(), self.next_line))
     }
 }
 

@@ -14,8 +14,8 @@ mod verify;
 pub use finding::{Finding, FindingKind, Phase, Progress};
 pub use rebuild::{RebuildSettings, RebuildSummary, rebuild};
 pub use report::{
-    ColdReport, DaemonReport, FindingReport, HotReport, LagReport, LeaseReport, RetentionReport, ScrubReport,
-    ServerReport, ShardReport, StatusReport, TaskReport,
+    AsideItem, AsideReport, ColdReport, DaemonReport, FindingReport, HotReport, LagReport, LeaseReport,
+    RetentionReport, ScrubReport, ServerReport, ShardReport, StatusReport, TaskReport,
 };
 pub use scrub::{Scrub, ScrubSettings};
 pub use status::{NotReady, Status, StatusSettings};

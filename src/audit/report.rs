@@ -15,6 +15,7 @@ pub struct StatusReport {
     pub scrub: ScrubReport,
     pub retention: RetentionReport,
     pub leases: Vec<LeaseReport>,
+    pub set_aside: AsideReport,
     /// Daemons that were seen in the last minutes.
     pub daemons: Vec<DaemonReport>,
     pub tasks: Vec<TaskReport>,
@@ -57,6 +58,26 @@ pub struct ColdReport {
     /// of the hot tier, where the catalog stands, does not answer.
     pub objects: Option<u64>,
     pub bytes: Option<u64>,
+}
+
+/// What failed by itself and is left alone for a while.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct AsideReport {
+    /// Counted up to 10,000 a server.
+    pub count: u64,
+    /// The first hundred of each server.
+    pub first: Vec<AsideItem>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct AsideItem {
+    pub what: String,
+    pub reason: String,
+    /// In a row.
+    pub failures: u32,
+    pub last_failure_at: String,
+    /// None after too many failures: `logtier archive --retry` tries again.
+    pub next_try_at: Option<String>,
 }
 
 /// Which retention rules count, by their digests.

@@ -9,10 +9,10 @@ use url::Url;
 
 use super::scrub::Pass;
 use super::{
-    ColdReport, DaemonReport, FindingReport, HotReport, LagReport, LeaseReport, RetentionReport, ScrubReport,
-    ServerReport, ShardReport, StatusReport, TaskReport,
+    AsideItem, ColdReport, DaemonReport, FindingReport, HotReport, LagReport, LeaseReport, RetentionReport,
+    ScrubReport, ServerReport, ShardReport, StatusReport, TaskReport,
 };
-use crate::catalog::{Catalog, DaemonRow, FindingRow, LeaseRow, RuleSetRow, TaskState};
+use crate::catalog::{Aside, Catalog, DaemonRow, FindingRow, LeaseRow, RuleSetRow, TaskState};
 use crate::clock::Clock;
 use crate::cold::Store;
 use crate::db::{self, Db, Home};
@@ -27,6 +27,10 @@ const ALIVE_WITHIN: Duration = Duration::from_secs(120);
 
 /// Attempts counted in each shard; a number beyond that is "very many".
 const MAX_DUE_COUNTED: u32 = 10_000;
+
+/// What was set aside, of each server: some to show, and how many there are.
+const MAX_ASIDE_LISTED: u32 = 100;
+const MAX_ASIDE_COUNTED: u32 = 10_000;
 
 /// Objects counted on each server.
 const MAX_OBJECTS_COUNTED: u32 = 100_000;
@@ -84,6 +88,8 @@ struct ServerAnswers {
     purge_paused: Option<String>,
     pass: Pass,
     findings: Vec<FindingRow>,
+    aside: Vec<Aside>,
+    aside_count: u64,
 }
 
 impl Status {
@@ -140,6 +146,8 @@ impl Status {
                     oldest = [oldest, answer.oldest_due].into_iter().flatten().min();
                     rule_sets.extend(answer.rule_sets);
                     purge_paused = purge_paused.or(answer.purge_paused);
+                    report.set_aside.count += answer.aside_count;
+                    report.set_aside.first.extend(answer.aside.into_iter().map(aside_item));
                     merged.add(answer.daemons, answer.tasks);
                     add_scrub(&mut report.scrub, &answer.pass, answer.findings);
                     server.shards = answer.shards;
@@ -192,6 +200,7 @@ impl Status {
         if let (Some(attempts), Some(seconds)) = (report.lag.due_attempts, report.lag.oldest_due_seconds) {
             metrics.due_attempts.set(gauge(attempts));
             metrics.oldest_due_seconds.set(seconds);
+            metrics.set_aside_now.set(gauge(report.set_aside.count));
         }
         for kind in ["missing", "damaged"].into_iter().filter(|_| report.hot.reachable) {
             let found = report.scrub.findings.iter().filter(|finding| finding.kind == kind).count();
@@ -234,6 +243,8 @@ impl Status {
         let (leases, rule_sets) = (catalog.leases(db).await?, catalog.rule_sets(db).await?);
         let purge_paused = catalog.purge_paused(db).await?;
         let (pass, findings) = (Pass::of(db).await?, catalog.findings(db, MAX_FINDINGS).await?);
+        let aside = catalog.list_aside(db, None, MAX_ASIDE_LISTED).await?;
+        let aside_count = catalog.count_aside(db, MAX_ASIDE_COUNTED).await?;
         Ok(ServerAnswers {
             shards,
             oldest_due,
@@ -247,6 +258,8 @@ impl Status {
             purge_paused,
             pass,
             findings,
+            aside,
+            aside_count,
         })
     }
 
@@ -353,6 +366,12 @@ fn add_scrub(report: &mut ScrubReport, pass: &Pass, findings: Vec<FindingRow>) {
         attempts: row.hit,
         found_at: row.found_at.to_string(),
     }));
+}
+
+fn aside_item(aside: Aside) -> AsideItem {
+    let Aside { what, reason, failures, last_at, next_at, .. } = aside;
+    let next_try_at = (next_at < Millis::NEVER).then(|| next_at.to_string());
+    AsideItem { what, reason, failures, last_failure_at: last_at.to_string(), next_try_at }
 }
 
 fn daemon_report(row: DaemonRow) -> DaemonReport {

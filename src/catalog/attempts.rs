@@ -222,22 +222,6 @@ impl super::Catalog {
         .await
     }
 
-    /// Notes that archiving these failed, and until when to leave them alone.
-    pub async fn set_aside(
-        &self,
-        home: &Home,
-        lease: &Lease,
-        rows: Vec<(AttemptId, Millis)>,
-    ) -> std::result::Result<(), LeaseError> {
-        fenced(home, lease, "catalog::set_aside", rows, |tx, _, shard, (id, until)| {
-            Box::pin(async move {
-                let query = sqlx::query(sqlx::AssertSqlSafe(sql::set_aside(shard)));
-                query.bind(until.get()).bind(id.get()).execute(tx).await.map(drop).map_err(Error::from)
-            })
-        })
-        .await
-    }
-
     /// Notes that the chunks below a line are deleted, and when to look again; a row that changed
     /// since it was read stays due.
     pub async fn purged(

@@ -8,6 +8,7 @@
 //! Invariant: a daemon caches nothing of this but the numbers of names, which never change.
 //! Invariant: absence is never cached, not even for one request.
 
+mod aside;
 mod attempts;
 mod audit;
 pub mod batches;
@@ -30,6 +31,7 @@ mod search;
 mod segments;
 mod snapshot;
 mod sql;
+mod sql_aside;
 mod sql_audit;
 mod sql_rebuild;
 mod sql_rewrite;
@@ -41,6 +43,7 @@ use std::sync::Arc;
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::{Any, Row};
 
+pub use aside::{Aside, AsideKind};
 pub use attempts::{Attempt, DueCursor, Seen};
 pub use audit::{AuditedSegment, FolderPlace, PartSpot, Span};
 pub use batches::BatchKey;

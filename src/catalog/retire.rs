@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::aside::attempt_is_gone;
 use super::publish::{Death, count_dead};
 use super::{Attempt, Catalog, Lease, LeaseError, Seen, column, sql};
 use crate::db::{Connection, Error, Home, Result};
@@ -90,6 +91,7 @@ async fn retire(tx: &mut Connection, home: &Home, seen: Seen, state: AttemptStat
 }
 
 async fn give_up_parts(tx: &mut Connection, home: &Home, id: AttemptId, death: Death, now: Millis) -> Result<()> {
+    attempt_is_gone(tx, id).await?;
     let find = sqlx::query(sqlx::AssertSqlSafe(sql::parts_of(home.shard)));
     let mut dead = BTreeMap::new();
     for row in find.bind(id.get()).fetch_all(&mut *tx).await? {

@@ -232,10 +232,6 @@ pub(super) fn infer_finish(shard: Shard) -> String {
     )
 }
 
-pub(super) fn set_aside(shard: Shard) -> String {
-    format!("/* catalog::set_aside */ UPDATE attempt_{shard} SET failures = failures + 1, due_at = ? WHERE id = ?")
-}
-
 pub(super) fn set_purged(shard: Shard) -> String {
     format!("/* catalog::purged */ UPDATE attempt_{shard} SET purged_line = ? WHERE id = ? AND purged_line < ?")
 }

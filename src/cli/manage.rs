@@ -59,6 +59,9 @@ pub(super) struct ArchiveArgs {
     /// Move nothing; say what would move, and why
     #[arg(long)]
     dry_run: bool,
+    /// Also try again what was set aside after failures, see `logtier status`
+    #[arg(long, conflicts_with = "dry_run")]
+    retry: bool,
     /// How long to wait for the run's end; 0 starts it and returns
     #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = args::span)]
     wait: Duration,
@@ -145,6 +148,12 @@ pub(super) async fn archive(session: &mut Session, args: ArchiveArgs) -> anyhow:
     let mut call = Call::new(Method::POST, "/archive").timeout(Some(first_wait + ANSWER_GRACE));
     if args.dry_run {
         call = call.query("dry_run", true);
+    }
+    if args.retry {
+        call = call.query("retry", true);
+    }
+    if args.dry_run {
+        // Its answer is all there is to wait for.
     } else if !args.wait.is_zero() {
         call = call.query("wait", first_wait.as_secs().max(1));
     }

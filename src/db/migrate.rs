@@ -37,6 +37,7 @@ migrations![
     "0021_segment_day",
     "0022_segment_app",
     "0023_finding",
+    "0024_set_aside",
 ];
 
 /// The number of the last migration; a database with a higher one belongs to a newer logtier.

@@ -57,11 +57,15 @@ pub async fn status(State(shared): State<Arc<Shared>>, call: Call) -> Result<Jso
 /// `POST /archive`
 pub async fn archive(State(shared): State<Arc<Shared>>, mut call: Call) -> Result<Response, Problem> {
     let dry_run = call.params.take_flag("dry_run")?;
+    let retry = call.params.take_flag("retry")?;
     let wait = call.params.take_number("wait", 0, MAX_WAIT_SECONDS)?;
     call.params.finish()?;
     let archiver = &shared.api.archiver;
     if dry_run {
         return Ok(Json(archiver.dry_run().await?).into_response());
+    }
+    if retry {
+        archiver.retry_set_aside().await?;
     }
     let run_id = archiver.request_run().await?;
     if let Some(seconds) = wait {

@@ -381,7 +381,11 @@ fn of_operators() -> Vec<Route> {
             Route::new(&Method::GET, "/api/v1/status", "status", admin::status, "How the daemon and its tiers are")
                 .json::<Report>(200, "The status"),
             Route::new(&Method::POST, "/api/v1/archive", "archive", admin::archive, "Move everything that is due now")
-                .query(&[param("dry_run", Kind::Flag, "Move nothing; say what would move, and why"), wait])
+                .query(&[
+                    param("dry_run", Kind::Flag, "Move nothing; say what would move, and why"),
+                    param("retry", Kind::Flag, "Also try again what was set aside after failures"),
+                    wait,
+                ])
                 .json::<Report>(200, "The run's report")
                 .json::<RunStarted>(202, "A run that has begun"),
             Route::new(&Method::PUT, pause, "pausePurge", admin::pause_purge, "Delete no rows, on any daemon")

@@ -53,7 +53,7 @@ impl fmt::Display for Timestamp {
 }
 
 /// A moment of logtier's own bookkeeping: milliseconds since 1970 UTC, as the tables hold it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(i64);
 
 impl Millis {

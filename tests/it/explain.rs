@@ -10,8 +10,8 @@ use logtier::app::App;
 use logtier::archive::Marked;
 use logtier::audit::{Audit, Progress, RebuildSettings, rebuild};
 use logtier::catalog::{
-    BatchKey, Catalog, DaemonRow, FinishRequest, Lease, ListFilter, NewSegment, SegmentCursor, SegmentId, SweptSegment,
-    batches,
+    Aside, AsideKind, BatchKey, Catalog, DaemonRow, FinishRequest, Lease, ListFilter, NewSegment, SegmentCursor,
+    SegmentId, SweptSegment, batches,
 };
 use logtier::db::{Db, Home};
 use logtier::ingest::Batch;
@@ -34,8 +34,8 @@ const MAX_EXAMINED: u64 = 2_100;
 /// Statements that look at more: what `status` counts has a bound of its own, which it tells.
 const COUNTED: [&str; 2] = ["/* catalog::segment_summary */", "/* catalog::due_summary */"];
 
-/// Tables that stay small whatever is stored: a row a daemon, a task, a fact, a change of rules.
-const SMALL_TABLES: [&str; 6] = ["meta", "lease", "task", "daemon", "rule_set", "finding"];
+/// Tables that stay small whatever is stored: a row a daemon, a task, a fact, a change of rules, a failure.
+const SMALL_TABLES: [&str; 7] = ["meta", "lease", "task", "daemon", "rule_set", "finding", "set_aside"];
 
 /// Statements that the scenario does not run, and why.
 const NOT_RUN: [(&str, &str); 5] = [
@@ -410,7 +410,19 @@ async fn looks(catalog: &Catalog, home: &Home, now: Millis) {
     let lease = Lease::take(&home.db, "look", "test", DAY).await.expect("asked").expect("free");
     assert!(catalog.replica_lag(&home.db, &home.db, &lease).await.expect("asked").is_zero());
     lease.renew(&home.db, DAY).await.expect("renewed");
-    catalog.set_aside(home, &lease, vec![(last.id, last.due_at)]).await.expect("set aside");
+    for kind in [AsideKind::Attempt, AsideKind::Object] {
+        let (what, reason) = ("what".to_owned(), "why".to_owned());
+        let (id, shard) = (last.id.get(), home.shard.number());
+        let aside = Aside { kind, id, shard, what, reason, failures: 1, first_at: now, last_at: now, next_at: now };
+        catalog.set_object_aside(&home.db, &aside).await.expect("set aside");
+        catalog.set_attempt_aside(home, &lease, aside, last.due_at).await.expect("set aside");
+    }
+    assert_eq!(catalog.list_aside(&home.db, None, 1_000).await.expect("a list").len(), 2);
+    assert_eq!(catalog.count_aside(&home.db, 1_000).await.expect("a number"), 2);
+    assert_eq!(catalog.retry_aside(&home.db, now).await.expect("tried again"), 2);
+    for kind in [AsideKind::Attempt, AsideKind::Object] {
+        catalog.no_longer_aside(&home.db, kind, last.id.get()).await.expect("mended");
+    }
     lease.release(&home.db).await.expect("released");
 }
 

@@ -19,6 +19,7 @@ mod ingest_safety;
 mod life;
 mod move_safety;
 mod pairing;
+mod poison;
 mod powerjob_proxy;
 mod powerjob_s3;
 mod read_cost;

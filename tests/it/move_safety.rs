@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use hyper::Method;
-use logtier::catalog::{Catalog, Lease, LeaseError, NewEntry, NewSegment, PublishTimes, Sealed, SegmentId};
+use logtier::catalog::{
+    Aside, AsideKind, Catalog, Lease, LeaseError, NewEntry, NewSegment, PublishTimes, Sealed, SegmentId,
+};
 use logtier::db::Home;
 use logtier::model::{LineRange, Millis};
 use logtier::read::ReadError;
@@ -173,6 +175,12 @@ async fn planned(daemon: &Daemon, home: &Home, lease: &Lease) -> (SegmentId, New
     (segment, entry)
 }
 
+fn aside(id: i64) -> Aside {
+    let (what, reason, now) = ("i".to_owned(), "test".to_owned(), Millis::ZERO);
+    let kind = AsideKind::Attempt;
+    Aside { kind, id, shard: 0, what, reason, failures: 1, first_at: now, last_at: now, next_at: now }
+}
+
 /// Everything that needs the lease is refused to one who lost it.
 async fn refused(
     catalog: &Catalog,
@@ -189,7 +197,7 @@ async fn refused(
         published.map(drop),
         catalog.postpone(home, lease, vec![(seen, later)]).await,
         catalog.infer_finish(home, lease, vec![(seen, later)]).await,
-        catalog.set_aside(home, lease, vec![(entry.id, later)]).await,
+        catalog.set_attempt_aside(home, lease, aside(entry.id.get()), later).await,
         catalog.purged(home, lease, vec![(seen, 300, later)]).await,
         catalog.forget(home, lease, entry.id).await,
         lease.renew(&home.db, TTL).await,
