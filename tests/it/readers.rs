@@ -180,6 +180,11 @@ async fn follow(test: &Test, at: usize) -> u64 {
             request = request.header("last-event-id", format!("1:{}", next - 1));
         }
         let answer = request.send().await.expect("the daemon answers");
+        if answer.status() == 204 {
+            // It had all lines when it came back, and the attempt was finished meanwhile.
+            assert_eq!(next, BATCHES * BATCH_LINES, "{instance}: nothing more, too early");
+            return connections;
+        }
         assert_eq!(answer.status(), 200, "{instance}");
         connections += 1;
         let (mut events, mut text, leave_at) = (answer.bytes_stream(), String::new(), next + 150);
