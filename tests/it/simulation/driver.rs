@@ -170,8 +170,8 @@ impl Driver {
     }
 
     pub async fn append(&mut self, daemon: usize, ids: &[usize], stop: Stop) -> Result<bool, Violation> {
-        let befores = ids.iter().map(|id| (*id, self.model.before(&self.model.batches[*id].name.clone())));
-        let ask = Ask::Append(befores.collect::<Vec<_>>());
+        let known_before = ids.iter().map(|id| (*id, self.model.before(&self.model.batches[*id].name.clone())));
+        let ask = Ask::Append(known_before.collect::<Vec<_>>());
         let batches = ids.iter().map(|id| self.batch(*id)).collect();
         let future = self.daemon(daemon).append(batches).map(Answer::Appended);
         self.begin(daemon, ask, future.boxed_local(), stop).await
