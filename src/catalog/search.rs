@@ -58,7 +58,7 @@ impl Catalog {
     }
 
     /// Live objects of a server behind `after`, those of the latest day of finish first, and of one
-    /// day the newest; fewer than [`SEGMENTS_PAGE`] only at the end.
+    /// day the newest; fewer than `SEGMENTS_PAGE` only at the end.
     pub async fn live_segments(
         &self,
         db: &Arc<Db>,

@@ -11,7 +11,7 @@
 //!
 //! - What is forwarded waits for no database: heartbeats and states reach PowerJob while ours is away.
 //! - A reported line is acknowledged after its commit, or refused within three seconds; then the log says itself
-//!   that lines are missing ([`gaps`]), because PowerJob's workers never send a line twice.
+//!   that lines are missing (`gaps`), because PowerJob's workers never send a line twice.
 //!
 //! # Crash consistency
 //!
