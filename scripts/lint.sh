@@ -77,6 +77,8 @@ check_scripts() {
 
 # The database of advisories is a git repository that not every machine reaches: said, not failed.
 check_deny() {
+    # The build fetched this platform's crates only; the check reads those of every platform.
+    cargo fetch --quiet --locked || return 1
     cargo deny --offline check --hide-inclusion-graph bans licenses sources || return 1
     if timeout 60 cargo deny fetch db >/dev/null 2>&1 </dev/null; then
         cargo deny --offline check --hide-inclusion-graph advisories
