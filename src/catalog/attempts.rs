@@ -177,17 +177,7 @@ impl super::Catalog {
 
     /// The rows of these ids as they are now, in no order; those that are gone are left out.
     pub async fn attempts(&self, home: &Home, ids: &[AttemptId]) -> Result<Vec<Attempt>> {
-        let mut rows = Vec::with_capacity(ids.len());
-        for some in super::in_powers_of_two(ids) {
-            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql::attempts_by_id(home.shard, some.len())));
-            for id in some {
-                query = query.bind(id.get());
-            }
-            for row in query.fetch_all(home.db.pool()).await? {
-                rows.push(Attempt::from_row(&row)?);
-            }
-        }
-        Ok(rows)
+        by_id(&mut *home.db.pool().acquire().await?, home, ids).await
     }
 
     /// Puts attempts off until the given times; those that changed since stay due.
@@ -241,6 +231,20 @@ impl super::Catalog {
         })
         .await
     }
+}
+
+pub(super) async fn by_id(connection: &mut Connection, home: &Home, ids: &[AttemptId]) -> Result<Vec<Attempt>> {
+    let mut rows = Vec::with_capacity(ids.len());
+    for some in super::in_powers_of_two(ids) {
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql::attempts_by_id(home.shard, some.len())));
+        for id in some {
+            query = query.bind(id.get());
+        }
+        for row in query.fetch_all(&mut *connection).await? {
+            rows.push(Attempt::from_row(&row)?);
+        }
+    }
+    Ok(rows)
 }
 
 pub(super) type Step<'c> = std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send + 'c>>;

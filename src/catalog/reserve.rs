@@ -4,15 +4,17 @@
 //! the transaction tells each its first line. The rows are upserted in the order of their natural
 //! key, so that concurrent writers wait for each other instead of deadlocking.
 //!
-//! Two writers may draw the same new id, and an id that was looked up may be out of date. Either
-//! would move the `next_line` of another row. So the row that is read back must carry the id *and*
-//! the natural key that were written; else the transaction is rolled back and begun again.
+//! The caller offers an id with each natural key: one that it remembers, or a fresh one. Where the
+//! attempt exists under another id, that row is extended and the offered id is not used. But two
+//! writers may draw the same fresh id; the upsert then finds the offered id in the row of another
+//! attempt and moves *its* `next_line`. So whenever a row that is read back does not carry the id
+//! that was offered, no row at all may carry it; else the transaction is rolled back and begun again.
 
 use std::collections::HashMap;
 
 use super::{Attempt, sql};
 use crate::db::{Connection, Error, Home, Result, TxError};
-use crate::model::{AttemptId, AttemptNo, Instance, Labels, LevelSet, Millis, Timestamp};
+use crate::model::{AttemptId, AttemptNo, AttemptState, Instance, Labels, LevelSet, Millis, Timestamp};
 
 /// The natural key of an attempt on its server.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +28,7 @@ pub struct NaturalKey {
 #[derive(Debug, Clone)]
 pub struct Reserve {
     pub key: NaturalKey,
-    /// Of the row that is there, or a fresh one.
+    /// Of the row that is there, as far as the caller remembers it, or a fresh one.
     pub id: AttemptId,
     /// 0 for none. The first one stays.
     pub job_id: i32,
@@ -51,7 +53,7 @@ pub struct Reservation {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReserveError {
-    /// An id was drawn twice or is out of date: look up and begin again.
+    /// An id was drawn twice, or the row went meanwhile: begin again.
     #[error("attempt changed while it was written to")]
     Raced,
     #[error(transparent)]
@@ -66,22 +68,29 @@ impl TxError for ReserveError {
 
 /// The attempts that exist among these keys.
 pub async fn find(home: &Home, keys: &[NaturalKey]) -> Result<HashMap<NaturalKey, Attempt>> {
-    let mut found = HashMap::new();
+    let mut connection = home.db.pool().acquire().await?;
+    by_key(&mut connection, home, &keys.iter().collect::<Vec<_>>()).await
+}
+
+async fn by_key(
+    connection: &mut Connection,
+    home: &Home,
+    keys: &[&NaturalKey],
+) -> Result<HashMap<NaturalKey, Attempt>> {
+    let mut found = HashMap::with_capacity(keys.len());
     for some in super::in_powers_of_two(keys) {
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql::attempts_by_key(home.shard, some.len())));
         for key in some {
             query = query.bind(key.app_id).bind(key.instance.as_bytes().to_vec()).bind(key.attempt.get() as i32);
         }
-        for row in query.fetch_all(home.db.pool()).await? {
+        for row in query.fetch_all(&mut *connection).await? {
             let attempt = Attempt::from_row(&row)?;
-            found.insert(natural_key(&attempt), attempt);
+            let key =
+                NaturalKey { app_id: attempt.app_id, instance: attempt.instance.clone(), attempt: attempt.attempt };
+            found.insert(key, attempt);
         }
     }
     Ok(found)
-}
-
-fn natural_key(attempt: &Attempt) -> NaturalKey {
-    NaturalKey { app_id: attempt.app_id, instance: attempt.instance.clone(), attempt: attempt.attempt }
 }
 
 /// Creates or extends these attempts, which must be sorted by their key and differ in it.
@@ -93,47 +102,87 @@ pub async fn reserve(
     now: Millis,
 ) -> std::result::Result<Vec<Reservation>, ReserveError> {
     debug_assert!(wanted.is_sorted_by(|a, b| a.key < b.key));
+    let mut reserved = Vec::with_capacity(wanted.len());
     for some in super::in_powers_of_two(wanted) {
         let statement = sql::upsert_attempts(home.db.engine(), home.shard, some.len());
         let mut query = sqlx::query(sqlx::AssertSqlSafe(statement));
         for reserve in some {
             query = reserve.bind(query, now);
         }
-        match query.execute(&mut *tx).await.map_err(Error::from) {
+        let rows = match query.execute(&mut *tx).await.map_err(Error::from) {
             // SQLite's way to say that the id belongs to another row.
             Err(Error::Duplicate(_)) => return Err(ReserveError::Raced),
-            result => result?,
+            result => result?.rows_affected(),
         };
+        // A row that is there and gets no line may be counted once, as it does not change.
+        let are_new = home.db.engine().counts_updates_twice()
+            && rows == some.len() as u64
+            && some.iter().all(|reserve| reserve.lines > 0);
+        if are_new {
+            reserved.extend(some.iter().map(|reserve| Reservation { first_line: 0, attempt: reserve.created(now) }));
+        } else {
+            reserved.extend(read_back(tx, home, some).await?);
+        }
     }
-    let mut rows = by_id(tx, home, wanted).await?;
-    wanted
-        .iter()
-        .map(|reserve| match rows.remove(&reserve.id) {
-            Some(attempt) if natural_key(&attempt) == reserve.key => {
-                Ok(Reservation { first_line: attempt.next_line - reserve.lines, attempt })
-            }
-            _ => Err(ReserveError::Raced),
-        })
-        .collect()
+    Ok(reserved)
 }
 
-async fn by_id(tx: &mut Connection, home: &Home, wanted: &[Reserve]) -> Result<HashMap<AttemptId, Attempt>> {
-    let ids: Vec<AttemptId> = wanted.iter().map(|reserve| reserve.id).collect();
-    let mut rows = HashMap::with_capacity(ids.len());
-    for some in super::in_powers_of_two(&ids) {
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql::attempts_by_id(home.shard, some.len())));
-        for id in some {
-            query = query.bind(id.get());
+/// The rows as the upsert left them.
+async fn read_back(
+    tx: &mut Connection,
+    home: &Home,
+    wanted: &[Reserve],
+) -> std::result::Result<Vec<Reservation>, ReserveError> {
+    let keys: Vec<&NaturalKey> = wanted.iter().map(|reserve| &reserve.key).collect();
+    let mut rows = by_key(tx, home, &keys).await?;
+    let (mut reserved, mut unused) = (Vec::with_capacity(wanted.len()), Vec::new());
+    for reserve in wanted {
+        let attempt = rows.remove(&reserve.key).ok_or(ReserveError::Raced)?;
+        if attempt.id != reserve.id {
+            unused.push(reserve.id);
         }
-        for row in query.fetch_all(&mut *tx).await? {
-            let attempt = Attempt::from_row(&row)?;
-            rows.insert(attempt.id, attempt);
-        }
+        let first_line = attempt.next_line.checked_sub(reserve.lines).ok_or(ReserveError::Raced)?;
+        reserved.push(Reservation { first_line, attempt });
     }
-    Ok(rows)
+    if super::attempts::by_id(tx, home, &unused).await?.is_empty() { Ok(reserved) } else { Err(ReserveError::Raced) }
 }
 
 impl Reserve {
+    /// The row that [`sql::upsert_attempts`] creates where there was none.
+    fn created(&self, now: Millis) -> Attempt {
+        Attempt {
+            id: self.id,
+            app_id: self.key.app_id,
+            instance: self.key.instance.clone(),
+            attempt: self.key.attempt,
+            job_id: self.job_id,
+            labels: self.labels.clone(),
+            state: AttemptState::Open,
+            outcome: None,
+            held: false,
+            meta_version: 1,
+            archived_meta: 0,
+            next_line: self.lines,
+            archived_line: 0,
+            purged_line: 0,
+            trimmed_line: 0,
+            raw_bytes: self.raw_bytes,
+            archived_bytes: 0,
+            first_ts: self.ts_range.map(|(first, _)| first),
+            last_ts: self.ts_range.map(|(_, last)| last),
+            levels: self.levels,
+            created_at: self.created_at,
+            written_at: now,
+            finished_at: None,
+            published_at: None,
+            expires_at: None,
+            gone_at: None,
+            failures: 0,
+            rule_id: 0,
+            due_at: self.due_at,
+        }
+    }
+
     /// The twelve values of one row of [`sql::upsert_attempts`].
     fn bind<'q>(&self, query: super::Query<'q>, now: Millis) -> super::Query<'q> {
         let labels = if self.labels.is_empty() { String::new() } else { self.labels.to_json() };

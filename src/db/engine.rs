@@ -100,6 +100,11 @@ impl Engine {
         }
     }
 
+    /// Whether an upsert counts a row that was there already twice: a count of one a row then says that all are new.
+    pub fn counts_updates_twice(self) -> bool {
+        self == Self::MySql
+    }
+
     /// Stands behind a table in FROM: read it by this index and no other way.
     pub fn with_index(self, index: &str) -> String {
         match self {

@@ -128,7 +128,8 @@ impl Db {
 
     /// How many transactions may usefully run side by side.
     pub fn write_lanes(&self) -> usize {
-        // Measured on MariaDB with two cores: more lanes only make the groups smaller.
+        // Measured on MariaDB with two cores (docs/performance.md): fewer take less processor time, but their
+        // commits wait for each other; more only make the groups smaller.
         if self.engine.has_one_writer() { 1 } else { 4 }
     }
 

@@ -1,5 +1,7 @@
 //! The payload of a chunk: records as JSON, one a line, compressed.
 
+use std::cell::RefCell;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::model::{Level, LevelSet, LineRange, Record, Timestamp};
@@ -91,9 +93,27 @@ pub struct Chunk {
     pub data: Vec<u8>,
 }
 
+thread_local! {
+    /// Its working memory is as large as a hundred chunks.
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// Cuts records into chunks and compresses them.
 pub fn encode<'a>(batches: impl IntoIterator<Item = &'a Lines>) -> std::io::Result<Vec<Chunk>> {
-    let mut encoder = Encoder::new()?;
+    COMPRESSOR.with_borrow_mut(|compressor| {
+        let compressor = match compressor {
+            Some(compressor) => compressor,
+            None => compressor.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
+        };
+        encode_with(compressor, batches)
+    })
+}
+
+fn encode_with<'a>(
+    compressor: &mut zstd::bulk::Compressor<'static>,
+    batches: impl IntoIterator<Item = &'a Lines>,
+) -> std::io::Result<Vec<Chunk>> {
+    let mut encoder = Encoder::new(compressor);
     for lines in batches {
         let mut start = 0;
         for mark in &lines.marks {
@@ -105,8 +125,8 @@ pub fn encode<'a>(batches: impl IntoIterator<Item = &'a Lines>) -> std::io::Resu
     Ok(encoder.chunks)
 }
 
-struct Encoder {
-    compressor: zstd::bulk::Compressor<'static>,
+struct Encoder<'c> {
+    compressor: &'c mut zstd::bulk::Compressor<'static>,
     open: Vec<u8>,
     summary: Option<Summary>,
     chunks: Vec<Chunk>,
@@ -121,15 +141,10 @@ struct Summary {
     levels: LevelSet,
 }
 
-impl Encoder {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            compressor: zstd::bulk::Compressor::new(ZSTD_LEVEL)?,
-            open: Vec::with_capacity(FULL_CHUNK_BYTES),
-            summary: None,
-            chunks: Vec::new(),
-            next_offset: 0,
-        })
+impl<'c> Encoder<'c> {
+    fn new(compressor: &'c mut zstd::bulk::Compressor<'static>) -> Self {
+        let open = Vec::with_capacity(FULL_CHUNK_BYTES);
+        Self { compressor, open, summary: None, chunks: Vec::new(), next_offset: 0 }
     }
 
     fn push(&mut self, json: &[u8], mark: &Mark) -> std::io::Result<()> {

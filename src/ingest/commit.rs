@@ -1,4 +1,8 @@
 //! One group: look up, accept, encode, write, answer.
+//!
+//! The first round writes without looking: what the catalog would say against it (the attempt is
+//! gone, the batch was stored before) shows inside the transaction, which is then rolled back, and the
+//! next round knows why. Only a batch that must begin at a certain line is looked up at once.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -18,11 +22,13 @@ const MAX_ROUNDS: u32 = 10;
 pub(super) async fn commit(shared: &Shared, group: Vec<Pending>) {
     let started = shared.clock.instant();
     let mut left = group;
+    let mut looks_up = left.iter().any(|pending| pending.batch.at_line.is_some());
     for _ in 0..MAX_ROUNDS {
         if left.is_empty() {
             break;
         }
-        left = Box::pin(round(shared, left)).await;
+        left = Box::pin(round(shared, left, looks_up)).await;
+        looks_up = true;
     }
     if !left.is_empty() {
         refuse(left, &Error::Contended(sqlx::Error::WorkerCrashed).into());
@@ -31,9 +37,13 @@ pub(super) async fn commit(shared: &Shared, group: Vec<Pending>) {
 }
 
 /// Answers what it can; returns what must go round again.
-async fn round(shared: &Shared, group: Vec<Pending>) -> Vec<Pending> {
+async fn round(shared: &Shared, group: Vec<Pending>, looks_up: bool) -> Vec<Pending> {
     let now = shared.clock.now();
-    let known = match look_up(shared, &group).await {
+    let known = match name(shared, &group).await {
+        Ok(known) if looks_up => look_up(&group, known).await,
+        result => result,
+    };
+    let known = match known {
         Ok(known) => known,
         Err(error) => return refuse(group, &error),
     };
@@ -70,7 +80,7 @@ async fn one_by_one(shared: &Shared, accepted: Vec<Accepted>) -> Vec<Pending> {
     }
     let mut left = Vec::new();
     for pending in by_attempt.into_values() {
-        left.extend(Box::pin(round(shared, pending)).await);
+        left.extend(Box::pin(round(shared, pending, true)).await);
     }
     left
 }
@@ -82,7 +92,7 @@ fn refuse(group: Vec<Pending>, error: &Arc<Error>) -> Vec<Pending> {
     Vec::new()
 }
 
-/// What the catalog knows of a group's attempts and keys.
+/// What the catalog knows of a group's attempts and keys; nothing of either before it is asked.
 struct Known {
     /// Of each batch: where it belongs, and its names as numbers.
     places: Vec<(Home, NaturalKey, i32)>,
@@ -93,10 +103,10 @@ struct Known {
 /// What is asked of one shard: attempts and batch keys.
 type Questions = (Home, HashSet<NaturalKey>, Vec<[u8; 16]>);
 
-async fn look_up(shared: &Shared, group: &[Pending]) -> Result<Known, Arc<Error>> {
+/// Places alone.
+async fn name(shared: &Shared, group: &[Pending]) -> Result<Known, Arc<Error>> {
     let catalog = &shared.catalog;
     let mut known = Known { places: Vec::with_capacity(group.len()), attempts: HashMap::new(), keys: HashMap::new() };
-    let mut by_shard: BTreeMap<Shard, Questions> = BTreeMap::new();
     for Pending { batch, .. } in group {
         let home = catalog.cluster.home(&batch.key.app, &batch.key.instance);
         let app_id = catalog.name_number(&home.db, Kind::App, batch.key.app.as_str()).await?;
@@ -105,11 +115,18 @@ async fn look_up(shared: &Shared, group: &[Pending]) -> Result<Known, Arc<Error>
             None => 0,
         };
         let key = NaturalKey { app_id, instance: batch.key.instance.clone(), attempt: batch.key.attempt };
+        known.places.push((home, key, job_id));
+    }
+    Ok(known)
+}
+
+async fn look_up(group: &[Pending], mut known: Known) -> Result<Known, Arc<Error>> {
+    let mut by_shard: BTreeMap<Shard, Questions> = BTreeMap::new();
+    for (Pending { batch, .. }, (home, key, _)) in group.iter().zip(&known.places) {
         let (_, keys, batch_keys) =
             by_shard.entry(home.shard).or_insert_with(|| (home.clone(), HashSet::new(), Vec::new()));
         keys.insert(key.clone());
         batch_keys.extend(batch.batch_key.map(|key| key.hash));
-        known.places.push((home, key, job_id));
     }
     for (shard, (home, keys, batch_keys)) in by_shard {
         let keys: Vec<NaturalKey> = keys.into_iter().collect();
@@ -252,7 +269,10 @@ fn reserve_for(shared: &Shared, batches: &[Accepted], now: Millis) -> Reserve {
     let labels = batches.iter().map(|one| &one.pending.batch.labels).find(|labels| !labels.is_empty());
     Reserve {
         key: first.key.clone(),
-        id: first.found.unwrap_or_else(|| AttemptId::at(now, shared.clock.random_u32())),
+        id: first
+            .found
+            .or_else(|| shared.ids.get(first.home.shard, &first.key))
+            .unwrap_or_else(|| AttemptId::at(now, shared.clock.random_u32())),
         job_id: batches.iter().map(|one| one.job_id).find(|job| *job != 0).unwrap_or(0),
         labels: labels.cloned().unwrap_or_default(),
         lines: lines().map(|lines| lines.len() as u64).sum(),
@@ -293,8 +313,9 @@ impl TxError for WriteError {
     }
 }
 
-/// Where a batch begins, and the job and labels that its attempt has.
+/// Where a batch begins, and the id, job and labels that its attempt has.
 struct Written {
+    id: AttemptId,
     first_line: u64,
     job_id: i32,
     labels: Labels,
@@ -325,7 +346,7 @@ async fn write_shard(
     written: &mut Vec<Written>,
 ) -> Result<(), WriteError> {
     let reserved = reserve(tx, &plan.home, &plan.reserves, now).await?;
-    // The look-up was before the transaction; this is inside.
+    // A look-up, if any, was before the transaction; this is inside.
     if reserved.iter().any(|row| row.attempt.state_at(now).is_gone()) {
         return Err(WriteError::Raced);
     }
@@ -336,7 +357,8 @@ async fn write_shard(
         if batch.at_line.is_some_and(|at_line| at_line != first_line) {
             return Err(WriteError::Raced);
         }
-        written.push(Written { first_line, job_id: row.attempt.job_id, labels: row.attempt.labels.clone() });
+        let Attempt { id, job_id, labels, .. } = &row.attempt;
+        written.push(Written { id: *id, first_line, job_id: *job_id, labels: labels.clone() });
         remembered.extend(batch.key.map(|key| Remembered {
             key,
             attempt: row.attempt.id,
@@ -358,6 +380,7 @@ async fn write_shard(
 fn answer(shared: &Shared, accepted: Vec<Accepted>, written: &[Written]) {
     for (one, written) in accepted.into_iter().zip(written) {
         let batch = &one.pending.batch;
+        shared.ids.insert(one.home.shard, one.key, written.id);
         shared.metrics.ingested(batch.lines.len() as u64, batch.lines.json().len() as u64);
         let appended = Appended {
             attempt: batch.key.attempt,

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::str::FromStr;
 
 use base64::Engine as _;
 use serde::de::{Deserializer as _, SeqAccess, Visitor};
@@ -129,9 +130,15 @@ impl<'de> Visitor<'de> for ArrayVisitor<'_, '_> {
 /// Lines without their newline; the last one may lack it.
 fn lines_of(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     // No byte is no line; a newline alone is one, which is empty.
-    let nothing = body.is_empty();
-    let body = body.strip_suffix(b"\n").unwrap_or(body);
-    body.split(|byte| *byte == b'\n').filter(move |_| !nothing)
+    let mut rest = (!body.is_empty()).then(|| body.strip_suffix(b"\n").unwrap_or(body));
+    std::iter::from_fn(move || {
+        let (line, behind) = match memchr::memchr(b'\n', rest?) {
+            Some(end) => (&rest?[..end], Some(&rest?[end + 1..])),
+            None => (rest?, None),
+        };
+        rest = behind;
+        Some(line)
+    })
 }
 
 struct Decoder<'d> {
@@ -140,11 +147,31 @@ struct Decoder<'d> {
     /// Where in `open` an attempt's records gather.
     places: HashMap<AttemptKey, usize>,
     last: Option<usize>,
+    names: LastNames,
     next_index: u64,
     accepted: u64,
     not_utf8: u64,
     rejected: Vec<Rejected>,
     meter: Meter,
+}
+
+/// The names of the record before; most records repeat them.
+#[derive(Default)]
+struct LastNames {
+    app: Option<App>,
+    instance: Option<Instance>,
+    job: Option<Job>,
+}
+
+/// Checks and copies a name that the record before did not have.
+fn repeated<T>(last: &mut Option<T>, name: &str) -> Result<T, String>
+where
+    T: Clone + AsRef<str> + FromStr<Err: std::fmt::Display>,
+{
+    match last {
+        Some(last) if last.as_ref() == name => Ok(last.clone()),
+        _ => Ok(last.insert(name.parse().map_err(|e: T::Err| e.to_string())?).clone()),
+    }
 }
 
 /// Counts what decoding takes in memory, and takes room for it.
@@ -182,6 +209,7 @@ impl<'d> Decoder<'d> {
             open: Vec::new(),
             places: HashMap::new(),
             last: None,
+            names: LastNames::default(),
             next_index: 0,
             accepted: 0,
             not_utf8: 0,
@@ -234,7 +262,7 @@ impl<'d> Decoder<'d> {
     fn accept(&mut self, input: Input<'_>) -> Result<(), String> {
         let key = self.key_of(&input)?;
         let job = match input.job.as_deref().filter(|job| !job.is_empty()) {
-            Some(job) => Some(job.parse::<Job>().map_err(|e| e.to_string())?),
+            Some(job) => Some(repeated(&mut self.names.job, job)?),
             None => self.defaults.job.clone(),
         };
         let source = input.source.unwrap_or(Cow::Borrowed(&self.defaults.source));
@@ -258,17 +286,17 @@ impl<'d> Decoder<'d> {
             _ => input.message.0,
         };
         let record = Record { ts, level, source, message: "".into(), attrs, raw: None, partial: input.partial };
-        self.not_utf8 += u64::from(std::str::from_utf8(&message).is_err());
         let max = self.defaults.max_record_bytes;
         let index = self.next_index;
         let place = self.open_batch(key, job, input.labels);
         let (open, meter) = (&mut self.open[place], &mut self.meter);
         open.note_place(index, meter);
-        open.push(record, &message, own_ts.is_some(), max, meter);
+        let is_text = open.push(record, &message, own_ts.is_some(), max, meter);
+        self.not_utf8 += u64::from(!is_text);
         Ok(())
     }
 
-    fn key_of(&self, input: &Input<'_>) -> Result<AttemptKey, String> {
+    fn key_of(&mut self, input: &Input<'_>) -> Result<AttemptKey, String> {
         let attempt = input.attempt.map(AttemptNo::try_from).transpose().map_err(|e| e.to_string())?;
         if let Some(key) = &self.defaults.key {
             let other = input.app.as_deref().is_some_and(|app| app != key.app.as_str())
@@ -283,10 +311,10 @@ impl<'d> Decoder<'d> {
         let instance = input.instance.as_deref().ok_or("instance is missing")?;
         Ok(AttemptKey {
             app: match input.app.as_deref() {
-                Some(app) => app.parse().map_err(|e: crate::model::InvalidName| e.to_string())?,
+                Some(app) => repeated(&mut self.names.app, app)?,
                 None => self.defaults.app.clone(),
             },
-            instance: instance.parse::<Instance>().map_err(|e| e.to_string())?,
+            instance: repeated(&mut self.names.instance, instance)?,
             attempt: attempt.unwrap_or_default(),
         })
     }
@@ -357,6 +385,7 @@ impl Open {
         }
     }
 
+    /// Answers whether the message is UTF-8.
     fn push<'a>(
         &mut self,
         mut record: Record<'a>,
@@ -364,27 +393,34 @@ impl Open {
         has_own_ts: bool,
         max_bytes: usize,
         meter: &mut Meter,
-    ) {
+    ) -> bool {
         let line = self.batch.lines.len() as u64;
         let effective = self.levels.effective(line, &record.source, record.level);
         let more_follows = record.partial;
+        let mut is_text = true;
         let mut pieces = pieces(message, max_bytes).peekable();
         while let Some(piece) = pieces.next() {
-            record.message = String::from_utf8_lossy(piece);
-            let is_text = matches!(record.message, Cow::Borrowed(_));
-            record.raw = (!is_text).then(|| base64::prelude::BASE64_STANDARD.encode(piece).into());
+            (record.message, record.raw) = match std::str::from_utf8(piece) {
+                Ok(text) => (text.into(), None),
+                Err(_) => {
+                    is_text = false;
+                    let raw = base64::prelude::BASE64_STANDARD.encode(piece);
+                    (String::from_utf8_lossy(piece), Some(raw.into()))
+                }
+            };
             record.partial = more_follows || pieces.peek().is_some();
             let (before, memory) = (self.batch.lines.json().len(), self.batch.lines.memory());
             self.batch.lines.push(&record, effective);
             meter.add(self.batch.lines.memory() - memory);
             if meter.refused.is_some() {
-                return;
+                break;
             }
             let json = &self.batch.lines.json()[before..];
             // The time of arrival differs when the batch is sent again.
             self.content.update(if has_own_ts { json } else { after_ts(json) });
             record.attrs = None;
         }
+        is_text
     }
 }
 

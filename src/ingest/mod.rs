@@ -28,6 +28,7 @@ mod declare;
 mod decode;
 #[cfg(test)]
 mod fuzz;
+mod ids;
 mod input;
 mod lane;
 mod room;
@@ -131,6 +132,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     idle_after: Duration,
     budget: Budget,
+    ids: ids::Ids,
 }
 
 /// A batch in the queue.
@@ -159,6 +161,7 @@ impl Ingest {
             metrics,
             idle_after: settings.idle_after,
             budget: Budget::new(settings.queue_bytes),
+            ids: ids::Ids::default(),
             catalog,
         });
         let mut lanes = Vec::new();
