@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::attempts::ROWS_PER_TX;
-use super::{Catalog, Lease, LeaseError, Sealed, SegmentId, sql};
+use super::{Catalog, Lease, LeaseError, Sealed, SegmentId, in_powers_of_two, sql};
 use crate::db::{Connection, Db, Error, Result, Shard};
 use crate::model::{AttemptId, LevelSet, LineRange, Millis, Timestamp};
 
@@ -107,16 +107,16 @@ impl Catalog {
             Box::pin(async move {
                 lease.assert_held(&db, tx).await?;
                 let mut done = Published::default();
-                for entry in &entries {
-                    if !raise_watermark(tx, entry, times).await? {
-                        done.refused += 1;
-                        continue;
+                for of_shard in entries.chunk_by(|a, b| a.shard == b.shard) {
+                    let mut accepted = Vec::with_capacity(of_shard.len());
+                    for entry in of_shard {
+                        if raise_watermark(tx, entry, times).await? { accepted.push(entry) } else { done.refused += 1 }
                     }
-                    replace_empty_parts(tx, entry, times.now).await?;
-                    insert_part(tx, segment, entry).await?;
-                    done.attempts += 1;
-                    done.lines += entry.lines.len();
-                    done.raw_bytes += entry.raw_bytes;
+                    replace_empty_parts(tx, of_shard[0].shard, &accepted, times.now).await?;
+                    insert_parts(tx, of_shard[0].shard, segment, &accepted).await?;
+                    done.attempts += accepted.len() as u64;
+                    done.lines += accepted.iter().map(|entry| entry.lines.len()).sum::<u64>();
+                    done.raw_bytes += accepted.iter().map(|entry| entry.raw_bytes).sum::<u64>();
                 }
                 let update = sqlx::query(sql::count_entries()).bind(done.attempts as i64);
                 let update = update.bind(done.lines as i64).bind(segment.get());
@@ -160,35 +160,48 @@ async fn raise_watermark(tx: &mut Connection, entry: &NewEntry, times: PublishTi
 }
 
 /// An entry without lines says what a later entry says better; it would also stand in its place.
-async fn replace_empty_parts(tx: &mut Connection, entry: &NewEntry, now: Millis) -> Result<()> {
-    let find = sqlx::query_scalar(sqlx::AssertSqlSafe(sql::empty_parts(entry.shard)));
-    let segments: Vec<i64> = find.bind(entry.id.get()).fetch_all(&mut *tx).await?;
-    if segments.is_empty() {
-        return Ok(());
-    }
-    let delete = sqlx::query(sqlx::AssertSqlSafe(sql::delete_empty_parts(entry.shard)));
-    delete.bind(entry.id.get()).execute(&mut *tx).await?;
+async fn replace_empty_parts(tx: &mut Connection, shard: Shard, entries: &[&NewEntry], now: Millis) -> Result<()> {
     let mut dead = BTreeMap::new();
-    for segment in segments {
-        dead.entry(segment).or_insert((0, 0)).0 += 1;
+    for some in in_powers_of_two(entries) {
+        let mut find = sqlx::query_scalar(sqlx::AssertSqlSafe(sql::empty_parts(shard, some.len())));
+        for entry in some {
+            find = find.bind(entry.id.get());
+        }
+        let segments: Vec<i64> = find.fetch_all(&mut *tx).await?;
+        if segments.is_empty() {
+            continue;
+        }
+        let mut delete = sqlx::query(sqlx::AssertSqlSafe(sql::delete_empty_parts(shard, some.len())));
+        for entry in some {
+            delete = delete.bind(entry.id.get());
+        }
+        delete.execute(&mut *tx).await?;
+        for segment in segments {
+            dead.entry(segment).or_insert((0, 0)).0 += 1;
+        }
     }
     count_dead(tx, &dead, Death::Replaced, now).await
 }
 
-async fn insert_part(tx: &mut Connection, segment: SegmentId, entry: &NewEntry) -> Result<()> {
-    let insert = sqlx::query(sqlx::AssertSqlSafe(sql::insert_part(entry.shard)))
-        .bind(entry.id.get())
-        .bind(entry.lines.start() as i64)
-        .bind(entry.lines.len() as i64)
-        .bind(segment.get())
-        .bind(entry.byte_offset as i64)
-        .bind(entry.byte_length as i64)
-        .bind(entry.skip as i32)
-        .bind(entry.ts_range.map(|(first, _)| first.nanos()))
-        .bind(entry.ts_range.map(|(_, last)| last.nanos()))
-        .bind(entry.levels.bits() as i32)
-        .bind(entry.frames.clone());
-    insert.execute(tx).await?;
+async fn insert_parts(tx: &mut Connection, shard: Shard, segment: SegmentId, entries: &[&NewEntry]) -> Result<()> {
+    for some in in_powers_of_two(entries) {
+        let mut insert = sqlx::query(sqlx::AssertSqlSafe(sql::insert_parts(shard, some.len())));
+        for entry in some {
+            insert = insert
+                .bind(entry.id.get())
+                .bind(entry.lines.start() as i64)
+                .bind(entry.lines.len() as i64)
+                .bind(segment.get())
+                .bind(entry.byte_offset as i64)
+                .bind(entry.byte_length as i64)
+                .bind(entry.skip as i32)
+                .bind(entry.ts_range.map(|(first, _)| first.nanos()))
+                .bind(entry.ts_range.map(|(_, last)| last.nanos()))
+                .bind(entry.levels.bits() as i32)
+                .bind(entry.frames.clone());
+        }
+        insert.execute(&mut *tx).await?;
+    }
     Ok(())
 }
 

@@ -80,7 +80,7 @@ pub(super) async fn insert_parts(
     entries: &[&FoundEntry],
 ) -> Result<()> {
     for some in in_powers_of_two(entries) {
-        let mut insert = sqlx::query(AssertSqlSafe(sql_rebuild::insert_parts(home.shard, some.len())));
+        let mut insert = sqlx::query(AssertSqlSafe(sql::insert_parts(home.shard, some.len())));
         for entry in some {
             insert = insert.bind(entry.id.get()).bind(entry.lines.start() as i64).bind(entry.lines.len() as i64);
             insert = insert.bind(SegmentId::of(segment.ulid).get()).bind(entry.byte_offset as i64);

@@ -343,19 +343,26 @@ pub(super) fn raise_watermark(shard: Shard) -> String {
     )
 }
 
-pub(super) fn insert_part(shard: Shard) -> String {
+pub(super) fn insert_parts(shard: Shard, rows: usize) -> String {
     format!(
         "/* catalog::publish */ INSERT INTO part_{shard} (attempt_id, first_line, line_count, segment_id, \
-         byte_offset, byte_length, skip, first_ts, last_ts, levels, frames) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+         byte_offset, byte_length, skip, first_ts, last_ts, levels, frames) VALUES {}",
+        repeat("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ", ", rows)
     )
 }
 
-pub(super) fn empty_parts(shard: Shard) -> String {
-    format!("/* catalog::publish */ SELECT segment_id FROM part_{shard} WHERE attempt_id = ? AND line_count = 0")
+pub(super) fn empty_parts(shard: Shard, attempts: usize) -> String {
+    format!(
+        "/* catalog::publish */ SELECT segment_id FROM part_{shard} WHERE attempt_id IN ({}) AND line_count = 0",
+        repeat("?", ", ", attempts)
+    )
 }
 
-pub(super) fn delete_empty_parts(shard: Shard) -> String {
-    format!("/* catalog::publish */ DELETE FROM part_{shard} WHERE attempt_id = ? AND line_count = 0")
+pub(super) fn delete_empty_parts(shard: Shard, attempts: usize) -> String {
+    format!(
+        "/* catalog::publish */ DELETE FROM part_{shard} WHERE attempt_id IN ({}) AND line_count = 0",
+        repeat("?", ", ", attempts)
+    )
 }
 
 pub(super) fn count_entries() -> &'static str {

@@ -31,14 +31,6 @@ pub(super) fn update_attempt(shard: Shard) -> String {
     )
 }
 
-pub(super) fn insert_parts(shard: Shard, rows: usize) -> String {
-    format!(
-        "/* catalog::bring_back */ INSERT INTO part_{shard} (attempt_id, first_line, line_count, segment_id, \
-         byte_offset, byte_length, skip, first_ts, last_ts, levels, frames) VALUES {}",
-        repeat("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ", ", rows)
-    )
-}
-
 pub(super) fn delete_part(shard: Shard) -> String {
     format!(
         "/* catalog::bring_back */ DELETE FROM part_{shard} WHERE attempt_id = ? AND first_line = ? AND segment_id = ?"

@@ -94,8 +94,9 @@ pub struct Chunk {
 }
 
 thread_local! {
-    /// Its working memory is as large as a hundred chunks.
+    // Their working memory is many times a chunk's.
     static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
 /// Cuts records into chunks and compresses them.
@@ -217,7 +218,6 @@ pub struct CorruptChunk {
 
 /// Decompresses a payload and compares it with its row.
 pub(super) fn decode(
-    decompressor: &mut zstd::bulk::Decompressor<'_>,
     codec: i32,
     data: &[u8],
     raw_len: usize,
@@ -229,7 +229,7 @@ pub(super) fn decode(
     }
     let records = match codec {
         c if c == Codec::Plain as i32 => data.to_vec(),
-        c if c == Codec::Zstd as i32 => decompressor.decompress(data, raw_len).map_err(|e| e.to_string())?,
+        c if c == Codec::Zstd as i32 => decompress(data, raw_len).map_err(|e| e.to_string())?,
         other => return Err(format!("unknown codec {other}")),
     };
     if records.len() != raw_len || hash(&records) != expected_hash {
@@ -240,6 +240,16 @@ pub(super) fn decode(
         return Err(format!("it holds {lines} lines, its row says {line_count}"));
     }
     Ok(records)
+}
+
+fn decompress(data: &[u8], raw_len: usize) -> std::io::Result<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|decompressor| {
+        let decompressor = match decompressor {
+            Some(decompressor) => decompressor,
+            None => decompressor.insert(zstd::bulk::Decompressor::new()?),
+        };
+        decompressor.decompress(data, raw_len)
+    })
 }
 
 #[cfg(test)]
@@ -266,10 +276,9 @@ mod tests {
     }
 
     fn decode_all(chunks: &[Chunk]) -> Vec<u8> {
-        let mut decompressor = zstd::bulk::Decompressor::new().expect("zstd");
         let decoded = chunks.iter().map(|chunk| {
             let (raw_len, count) = (chunk.raw_len as usize, u64::from(chunk.line_count));
-            decode(&mut decompressor, chunk.codec, &chunk.data, raw_len, chunk.hash, count).expect("own chunk")
+            decode(chunk.codec, &chunk.data, raw_len, chunk.hash, count).expect("own chunk")
         });
         decoded.collect::<Vec<_>>().concat()
     }
@@ -289,10 +298,7 @@ mod tests {
     #[test]
     fn damage_is_told() {
         let chunk = encode([&lines(&["a".repeat(100)])]).expect("encodes").remove(0);
-        let mut decompressor = zstd::bulk::Decompressor::new().expect("zstd");
-        let mut check = |data: &[u8], hash, count| {
-            decode(&mut decompressor, chunk.codec, data, chunk.raw_len as usize, hash, count).is_err()
-        };
+        let check = |data: &[u8], hash, count| decode(chunk.codec, data, chunk.raw_len as usize, hash, count).is_err();
         assert!(!check(&chunk.data, chunk.hash, 1));
         assert!(check(&chunk.data, chunk.hash ^ 1, 1));
         assert!(check(&chunk.data, chunk.hash, 2));

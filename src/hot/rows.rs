@@ -59,10 +59,9 @@ pub async fn scan(home: &Home, attempt: AttemptId, lines: LineRange, limit: u32)
         .bind(lines.end() as i64)
         .bind(i64::from(limit));
     let rows = query.fetch_all(home.db.pool()).await?;
-    let mut decompressor = zstd::bulk::Decompressor::new().map_err(|e| Error::Row(e.to_string()))?;
     let mut chunks = Vec::with_capacity(rows.len());
     for row in &rows {
-        match decode_row(&mut decompressor, attempt, row) {
+        match decode_row(attempt, row) {
             // Below the range when the line asked for is missing.
             Ok(chunk) if chunk.lines.intersect(lines).is_empty() => {}
             Ok(chunk) => chunks.push(chunk),
@@ -73,17 +72,13 @@ pub async fn scan(home: &Home, attempt: AttemptId, lines: LineRange, limit: u32)
     Ok(chunks)
 }
 
-fn decode_row(
-    decompressor: &mut zstd::bulk::Decompressor<'_>,
-    attempt: AttemptId,
-    row: &AnyRow,
-) -> Result<StoredChunk> {
+fn decode_row(attempt: AttemptId, row: &AnyRow) -> Result<StoredChunk> {
     let number = |name: &str| row.try_get::<i64, _>(name);
     let first_line = number("first_line")?.unsigned_abs();
     let line_count = number("line_count")?.unsigned_abs();
     let raw_len = number("raw_len")?.unsigned_abs() as usize;
     let data: &[u8] = row.try_get("data")?;
-    let records = chunk::decode(decompressor, row.try_get("codec")?, data, raw_len, number("hash")?, line_count)
+    let records = chunk::decode(row.try_get("codec")?, data, raw_len, number("hash")?, line_count)
         .map_err(|what| CorruptChunk { attempt_id: attempt.get(), first_line, what })
         .map_err(|e| Error::Row(e.to_string()))?;
     Ok(StoredChunk {
