@@ -1,18 +1,23 @@
 //! Appends from many sides at once, appends that are sent again, and texts of every kind.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use logtier::catalog::BatchKey;
+use logtier::catalog::{BatchKey, NaturalKey, Reservation, Reserve, ReserveError, reserve};
+use logtier::clock::Clock;
+use logtier::hot;
 use logtier::ingest::{AppendError, Appended, Batch, Decoded, Defaults, decode_lines, decode_text};
-use logtier::model::{LineRange, Record, Timestamp};
+use logtier::model::{AttemptId, AttemptNo, Labels, LineRange, Record, Timestamp};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use crate::harness::daemon::{Daemon, runtime};
-use crate::harness::logs::{append, batch, finish, home, key, messages, number, numbered, read_range, row, tiers};
+use crate::harness::logs::{
+    append, batch, finish, home, key, lines, messages, number, numbered, read_range, row, tiers,
+};
 use crate::harness::{ColdStore, Engine, Tiers, on_each_pair};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -30,6 +35,62 @@ fn on_each(test: impl AsyncFn(&Daemon)) {
 
 fn with_key(batch: Batch, key: u8, content: i64) -> Batch {
     Batch { batch_key: Some(BatchKey { hash: [key; 16], content }), ..batch }
+}
+
+/// Writes a line to an attempt, offering `id` for its row.
+async fn offer(daemon: &Daemon, instance: &str, id: AttemptId) -> Result<Reservation, ReserveError> {
+    let (home, now) = (home(&daemon.app, instance), Clock::default().now());
+    let app_id = row(&daemon.app, "first").await.app_id;
+    let line = lines(["a line"]);
+    let chunk = hot::encode([&line]).expect("encoded").remove(0);
+    let wanted = Reserve {
+        key: NaturalKey { app_id, instance: instance.parse().expect("a name"), attempt: AttemptNo::FIRST },
+        id,
+        job_id: 0,
+        labels: Labels::default(),
+        lines: 1,
+        raw_bytes: line.json().len() as u64,
+        ts_range: line.ts_range(),
+        levels: line.levels(),
+        due_at: now,
+        created_at: now,
+    };
+    let (db, home) = (Arc::clone(&home.db), home.clone());
+    db.run_tx("test::offer", move |tx| {
+        let (wanted, home, chunk) = (wanted.clone(), home.clone(), chunk.clone());
+        Box::pin(async move {
+            let reserved = reserve(tx, &home, &[wanted], now).await?.remove(0);
+            hot::insert(tx, home.shard, &[(reserved.attempt.id, reserved.first_line, &chunk)]).await?;
+            Ok(reserved)
+        })
+    })
+    .await
+}
+
+#[test]
+fn an_offered_id_that_belongs_to_another_attempt_moves_neither() {
+    on_each(async |daemon| {
+        let app = &daemon.app;
+        append(app, "first", &numbered("first", 0..3)).await;
+        let shard = home(app, "first").shard;
+        let mut there = (0..).map(|n| format!("there{n}")).filter(|name| home(app, name).shard == shard);
+        let (second, new) = (there.next().expect("a name"), there.next().expect("a name"));
+        append(app, &second, &numbered("second", 0..5)).await;
+        let taken = row(app, "first").await.id;
+        for instance in [&second, &new] {
+            assert!(matches!(offer(daemon, instance, taken).await, Err(ReserveError::Raced)), "{instance}");
+        }
+        assert_eq!(row(app, "first").await.next_line, 3);
+        assert_eq!(row(app, &second).await.next_line, 5);
+        // One that nobody has is not used where the attempt has its own, and is where it is new.
+        for (instance, first_line) in [(&second, 5), (&new, 0)] {
+            let unknown = AttemptId::at(Clock::default().now(), 7);
+            let reserved = offer(daemon, instance, unknown).await.expect("reserved");
+            assert_eq!(reserved.first_line, first_line);
+            assert_eq!(reserved.attempt.id == unknown, first_line == 0);
+            assert_eq!(reserved.attempt, row(app, instance).await);
+        }
+    });
 }
 
 const WRITERS: usize = 16;
