@@ -148,6 +148,8 @@ async fn raise_watermark(tx: &mut Connection, entry: &NewEntry, times: PublishTi
         .bind(times.now.get())
         .bind(entry.raw_bytes as i64)
         .bind(entry.meta_version as i32)
+        // Written to since the plan: its age counts from a finish that is yet to come.
+        .bind(end)
         .bind(entry.expires_at.map(Millis::get))
         .bind(entry.rule_id)
         .bind(end)
