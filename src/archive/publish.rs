@@ -63,6 +63,7 @@ fn new_entry(entry: &BuiltEntry, part: &PartPlace, rule_id: i32) -> NewEntry {
         ts_range: part.ts.map(|ts| (ts.min(), ts.max())),
         levels: part.levels,
         frames: part.place.frames.as_ref().map(FrameMap::encode).unwrap_or_default(),
+        planned_meta: entry.attempt.meta_version,
         expires_at: entry.due.expires_at,
         rule_id,
     }

@@ -23,6 +23,9 @@ pub struct NewEntry {
     pub ts_range: Option<(Timestamp, Timestamp)>,
     pub levels: LevelSet,
     pub frames: Vec<u8>,
+    /// The version of the row that `expires_at` was told by: of an attempt that was opened again or
+    /// finished otherwise since, the next entry says when it expires.
+    pub planned_meta: i64,
     /// `None` for one that is still open or stays forever.
     pub expires_at: Option<Millis>,
     /// The number of the rule that it is archived under.
@@ -148,8 +151,7 @@ async fn raise_watermark(tx: &mut Connection, entry: &NewEntry, times: PublishTi
         .bind(times.now.get())
         .bind(entry.raw_bytes as i64)
         .bind(entry.meta_version as i32)
-        // Written to since the plan: its age counts from a finish that is yet to come.
-        .bind(end)
+        .bind(entry.planned_meta as i32)
         .bind(entry.expires_at.map(Millis::get))
         .bind(entry.rule_id)
         .bind(end)

@@ -337,7 +337,7 @@ pub(super) fn make_live() -> &'static str {
 pub(super) fn raise_watermark(shard: Shard) -> String {
     format!(
         "/* catalog::publish */ UPDATE attempt_{shard} SET published_at = ?, archived_bytes = archived_bytes + ?, \
-         archived_meta = ?, expires_at = CASE WHEN next_line > ? THEN NULL ELSE ? END, rule_id = ?, failures = 0, \
+         archived_meta = ?, expires_at = CASE WHEN meta_version = ? THEN ? ELSE NULL END, rule_id = ?, failures = 0, \
          due_at = CASE WHEN next_line > ? THEN ? ELSE ? END, archived_line = ? \
          WHERE id = ? AND archived_line = ? AND state NOT IN (3, 4)"
     )
