@@ -12,10 +12,10 @@ use logtier::read::ReadError;
 use serde_json::{Value, json};
 
 use crate::harness::daemon::{Daemon, runtime};
-use crate::harness::logs::{append, finish, home, key, messages, number, numbered, row, sql, tiers};
+use crate::harness::logs::{append, home, key, messages, number, numbered, row, sql, tiers};
+use crate::harness::on_each_pair;
 use crate::harness::process::Process;
-use crate::harness::s3::{Fault, Gate};
-use crate::harness::{ColdStore, Engine, Tiers, note_skip, on_each_pair};
+use crate::harness::scenes::{archive_with, due, on_each, on_each_engine};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -24,23 +24,6 @@ const SOON: (&str, &str) = ("LOGTIER_ARCHIVE__REWRITE_AT", "1%");
 
 /// An attempt spans several frames.
 const SMALL_FRAMES: (&str, &str) = ("LOGTIER_COLD__FRAME_SIZE", "64KiB");
-
-fn on_each(settings: &[(&str, &str)], test: impl AsyncFn(&Daemon)) {
-    on_each_pair(|tiers| {
-        runtime().block_on(async {
-            let daemon = Daemon::start(tiers, settings).await;
-            test(&daemon).await;
-            daemon.stop().await;
-        });
-    });
-}
-
-async fn due(daemon: &Daemon, instance: &str, lines: usize) -> Vec<String> {
-    let all = numbered(instance, 0..lines);
-    append(&daemon.app, instance, &all).await;
-    finish(&daemon.app, &daemon.clock, instance).await;
-    all
-}
 
 async fn delete(daemon: &Daemon, instance: &str) {
     let key = key(instance);
@@ -225,39 +208,9 @@ fn a_reader_in_the_middle_goes_on_in_the_new_object() {
     });
 }
 
-/// A daemon on an S3 that the test can hold, on both engines.
-fn on_each_engine(test: impl AsyncFn(&Daemon, &crate::harness::s3::S3Server)) {
-    for engine in [Engine::Sqlite, Engine::MySql] {
-        let Some(tiers) = Tiers::new(engine, ColdStore::S3) else { continue };
-        let Some(s3) = tiers.s3_server() else { return note_skip("faults of S3, which is not in this process") };
-        runtime().block_on(async {
-            let daemon = Daemon::start(&tiers, &[SOON]).await;
-            test(&daemon, s3).await;
-            daemon.stop().await;
-        });
-    }
-}
-
-/// Archives; the first request of `method` waits while `meanwhile` goes on.
-async fn archive_with(
-    daemon: &Daemon,
-    s3: &crate::harness::s3::S3Server,
-    method: Method,
-    meanwhile: impl Future<Output = ()>,
-) -> Value {
-    let gate = Gate::default();
-    s3.fail_next(1, Some(method), Fault::Hold(gate.clone()));
-    let disturb = async {
-        gate.arrived().await;
-        meanwhile.await;
-        gate.open();
-    };
-    tokio::join!(daemon.archive(), disturb).0
-}
-
 #[test]
 fn a_delete_in_the_middle_of_a_rewrite_is_done_and_its_bytes_go() {
-    on_each_engine(async |daemon, s3| {
+    on_each_engine(&[SOON], async |daemon, s3| {
         let kept = due(daemon, "kept", 100).await;
         due(daemon, "gone 1", 20).await;
         due(daemon, "gone 2", 20).await;
@@ -281,7 +234,7 @@ fn a_delete_in_the_middle_of_a_rewrite_is_done_and_its_bytes_go() {
 
 #[test]
 fn a_rewrite_whose_lease_is_taken_over_publishes_nothing() {
-    on_each_engine(async |daemon, s3| {
+    on_each_engine(&[SOON], async |daemon, s3| {
         let kept = due(daemon, "kept", 100).await;
         due(daemon, "gone", 20).await;
         archive(daemon).await;
@@ -312,7 +265,7 @@ fn a_rewrite_whose_lease_is_taken_over_publishes_nothing() {
 
 #[test]
 fn an_object_that_is_damaged_is_left_alone_and_the_others_are_rewritten() {
-    on_each_engine(async |daemon, s3| {
+    on_each_engine(&[SOON], async |daemon, s3| {
         due(daemon, "kept 1", 100).await;
         due(daemon, "gone 1", 20).await;
         archive(daemon).await;

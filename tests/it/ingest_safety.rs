@@ -18,20 +18,10 @@ use crate::harness::daemon::{Daemon, runtime};
 use crate::harness::logs::{
     append, batch, finish, home, key, lines, messages, number, numbered, read_range, row, tiers,
 };
-use crate::harness::{ColdStore, Engine, Tiers, on_each_pair};
+use crate::harness::scenes::on_each;
+use crate::harness::{ColdStore, Engine, Tiers};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-
-/// A daemon on each pair of tiers.
-fn on_each(test: impl AsyncFn(&Daemon)) {
-    on_each_pair(|tiers| {
-        runtime().block_on(async {
-            let daemon = Daemon::start(tiers, &[]).await;
-            test(&daemon).await;
-            daemon.stop().await;
-        });
-    });
-}
 
 fn with_key(batch: Batch, key: u8, content: i64) -> Batch {
     Batch { batch_key: Some(BatchKey { hash: [key; 16], content }), ..batch }
@@ -69,7 +59,7 @@ async fn offer(daemon: &Daemon, instance: &str, id: AttemptId) -> Result<Reserva
 
 #[test]
 fn an_offered_id_that_belongs_to_another_attempt_moves_neither() {
-    on_each(async |daemon| {
+    on_each(&[], async |daemon| {
         let app = &daemon.app;
         append(app, "first", &numbered("first", 0..3)).await;
         let shard = home(app, "first").shard;
@@ -97,7 +87,7 @@ const WRITERS: usize = 16;
 
 #[test]
 fn sixteen_writers_leave_no_gap_and_keep_their_own_order() {
-    on_each(async |daemon| {
+    on_each(&[], async |daemon| {
         let writers = (0..WRITERS).map(async |writer| {
             let mut lines = 0;
             for n in 0..12 {
@@ -130,7 +120,7 @@ fn sixteen_writers_leave_no_gap_and_keep_their_own_order() {
 
 #[test]
 fn a_line_number_is_given_to_one_writer() {
-    on_each(async |daemon| {
+    on_each(&[], async |daemon| {
         let at = |line, who: usize| Batch { at_line: Some(line), ..batch("i", [format!("{who} at {line}")]) };
         for line in 0..10 {
             let writers = (0..WRITERS).map(|who| daemon.app.ingest.append(at(line, who)));
@@ -150,7 +140,7 @@ fn a_line_number_is_given_to_one_writer() {
 
 #[test]
 fn a_batch_sent_again_is_stored_once() {
-    on_each(async |daemon| {
+    on_each(&[], async |daemon| {
         let send = |content| daemon.app.ingest.append(with_key(batch("i", ["a", "b"]), 1, content));
         append(&daemon.app, "i", &numbered("i", 0..5)).await;
         let answers: Vec<Appended> = join_all((0..8).map(|_| send(7))).await.into_iter().map(Result::unwrap).collect();
@@ -198,7 +188,7 @@ fn one_key_on_two_daemons_is_stored_once() {
 
 #[test]
 fn nothing_is_added_to_what_is_gone() {
-    on_each(async |daemon| {
+    on_each(&[], async |daemon| {
         append(&daemon.app, "i", &numbered("i", 0..5)).await;
         let keyed = with_key(batch("i", ["keyed"]), 1, 1);
         daemon.app.ingest.append(keyed.clone()).await.expect("stored");
@@ -273,7 +263,7 @@ async fn same_from_both_tiers(daemon: &Daemon, stored: &[Stored]) {
 
 #[test]
 fn odd_texts_come_back_unchanged() {
-    on_each(async |daemon| {
+    on_each(&[], async |daemon| {
         let odd: Vec<String> = [
             "",
             " ",
@@ -332,7 +322,7 @@ fn any_text_comes_back_unchanged() {
         line
     });
     let log = proptest::collection::vec(line, 1..120);
-    on_each(async |daemon| {
+    on_each(&[], async |daemon| {
         let (mut runner, mut stored) = (TestRunner::default(), Vec::new());
         for case in 0..30 {
             let sent = log.new_tree(&mut runner).expect("a value").current();

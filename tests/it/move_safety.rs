@@ -15,48 +15,14 @@ use logtier::model::{LineRange, Millis};
 use logtier::read::ReadError;
 use serde_json::{Value, json};
 
-use crate::harness::daemon::{Daemon, runtime};
+use crate::harness::daemon::Daemon;
 use crate::harness::logs::{
     self, append, batch, finish, home, messages, number, numbered, read_range, row, sql, tiers,
 };
-use crate::harness::s3::{Fault, Gate, S3Server};
-use crate::harness::{ColdStore, Engine, Tiers, note_skip};
+use crate::harness::s3::Fault;
+use crate::harness::scenes::{archive_with, due, on_each_engine};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-
-/// A daemon on an S3 whose requests the test can hold and break, on both engines.
-fn on_each_engine(test: impl AsyncFn(&Daemon, &S3Server)) {
-    for engine in [Engine::Sqlite, Engine::MySql] {
-        let Some(tiers) = Tiers::new(engine, ColdStore::S3) else { continue };
-        let Some(s3) = tiers.s3_server() else { return note_skip("faults of S3, which is not in this process") };
-        eprintln!("on {engine:?}");
-        runtime().block_on(async {
-            let daemon = Daemon::start(&tiers, &[]).await;
-            test(&daemon, s3).await;
-            daemon.stop().await;
-        });
-    }
-}
-
-/// An instance of so many lines, finished: due at once.
-async fn due(daemon: &Daemon, instance: &str, lines: usize) -> Vec<String> {
-    let all = numbered(instance, 0..lines);
-    append(&daemon.app, instance, &all).await;
-    finish(&daemon.app, &daemon.clock, instance).await;
-    all
-}
-
-/// Runs the archiver; its first request of `method` waits while `meanwhile` goes on.
-async fn archive_with(daemon: &Daemon, s3: &S3Server, method: Method, meanwhile: impl Future<Output = ()>) -> Value {
-    let gate = Gate::default();
-    s3.fail_next(1, Some(method), Fault::Hold(gate.clone()));
-    let disturb = async {
-        gate.arrived().await;
-        meanwhile.await;
-        gate.open();
-    };
-    tokio::join!(daemon.archive(), disturb).0
-}
 
 async fn expect_all(daemon: &Daemon, instance: &str, all: &[String]) {
     assert!(messages(&daemon.app, instance).await.expect("readable") == all, "{instance}: other lines came back");
@@ -96,7 +62,7 @@ async fn uploading(home: &Home) -> i64 {
 
 #[test]
 fn one_who_lost_the_lease_changes_nothing() {
-    on_each_engine(async |daemon, _| {
+    on_each_engine(&[], async |daemon, _| {
         let all = due(daemon, "i", 300).await;
         let (home, catalog) = (home(&daemon.app, "i"), &daemon.app.catalog);
         let old = Lease::take(&home.db, "zombie", "old", TTL).await.expect("asked").expect("free");
@@ -169,6 +135,7 @@ async fn planned(daemon: &Daemon, home: &Home, lease: &Lease) -> (SegmentId, New
         ts_range: None,
         levels: attempt.levels,
         frames: Vec::new(),
+        planned_meta: attempt.meta_version,
         expires_at: None,
         rule_id: 0,
     };
@@ -209,7 +176,7 @@ async fn refused(
 
 #[test]
 fn a_run_whose_lease_is_taken_over_publishes_nothing() {
-    on_each_engine(async |daemon, s3| {
+    on_each_engine(&[], async |daemon, s3| {
         let all = due(daemon, "i", 300).await;
         let home = home(&daemon.app, "i");
         let other = tokio::sync::OnceCell::new();
@@ -231,7 +198,7 @@ fn a_run_whose_lease_is_taken_over_publishes_nothing() {
 
 #[test]
 fn a_purge_whose_lease_is_over_deletes_nothing() {
-    on_each_engine(async |daemon, s3| {
+    on_each_engine(&[], async |daemon, s3| {
         let all = due(daemon, "i", 300).await;
         let (home, id) = (home(&daemon.app, "i"), row(&daemon.app, "i").await.id.get());
         // A second object keeps the run busy between the publication of `i` and its purge.
@@ -252,8 +219,33 @@ fn a_purge_whose_lease_is_over_deletes_nothing() {
 }
 
 #[test]
+fn a_publication_does_not_say_when_what_was_opened_or_finished_since_expires() {
+    on_each_engine(&[("LOGTIER_RETENTION__DEFAULT__COLD_FOR", "10d")], async |daemon, s3| {
+        let app = &daemon.app;
+        append(app, "opened", &numbered("opened", 0..20)).await;
+        append(app, "finished", &numbered("finished", 0..20)).await;
+        daemon.clock.advance(DAY * 2);
+        // Both are taken for finished as of two days ago; then one is written to, and one finishes itself.
+        let change = async {
+            append(app, "opened", &numbered("late", 0..5)).await;
+            finish(app, &daemon.clock, "finished").await;
+        };
+        archive_with(daemon, s3, Method::PUT, change).await;
+        let opened = row(app, "opened").await;
+        assert_eq!((opened.archived_line, opened.expires_at), (20, None));
+        finish(app, &daemon.clock, "opened").await;
+        daemon.archive().await;
+        for instance in ["opened", "finished"] {
+            let row = row(app, instance).await;
+            let finished_at = row.finished_at.expect("finished");
+            assert_eq!(row.expires_at, Some(finished_at.after(DAY * 10)), "{instance}");
+        }
+    });
+}
+
+#[test]
 fn an_upload_that_the_sweeper_dooms_is_not_published() {
-    on_each_engine(async |daemon, s3| {
+    on_each_engine(&[], async |daemon, s3| {
         let all = due(daemon, "i", 300).await;
         let home = home(&daemon.app, "i");
         let doom = async {
@@ -281,7 +273,7 @@ fn an_upload_that_the_sweeper_dooms_is_not_published() {
 
 #[test]
 fn a_line_that_comes_between_plan_and_publish_moves_later() {
-    on_each_engine(async |daemon, s3| {
+    on_each_engine(&[], async |daemon, s3| {
         let mut all = due(daemon, "i", 300).await;
         let late = numbered("late", 0..3);
         all.extend(late.clone());
@@ -299,7 +291,7 @@ fn a_line_that_comes_between_plan_and_publish_moves_later() {
 
 #[test]
 fn an_attempt_that_goes_between_plan_and_publish_gets_no_part() {
-    on_each_engine(async |daemon, s3| {
+    on_each_engine(&[], async |daemon, s3| {
         due(daemon, "goes", 200).await;
         let stays = due(daemon, "stays", 200).await;
         let home = home(&daemon.app, "goes");
@@ -321,7 +313,7 @@ fn an_attempt_that_goes_between_plan_and_publish_gets_no_part() {
 
 #[test]
 fn a_damaged_chunk_sets_its_attempt_aside_and_no_other() {
-    on_each_engine(async |daemon, _| {
+    on_each_engine(&[], async |daemon, _| {
         let damaged = due(daemon, "damaged", 300).await;
         let half = due(daemon, "half", 300).await;
         let whole = due(daemon, "whole", 300).await;
@@ -378,7 +370,7 @@ fn an_object_damaged_on_its_way_is_never_published() {
         |object| object.truncate(object.len() - 1),
         |object| object.extend_from_slice(b"{}"),
     ];
-    on_each_engine(async |daemon, s3| {
+    on_each_engine(&[], async |daemon, s3| {
         let all = due(daemon, "i", 300).await;
         let home = home(&daemon.app, "i");
         for damage in damages {
@@ -415,7 +407,7 @@ fn objects(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
 
 #[test]
 fn a_store_that_refuses_costs_a_run_and_nothing_else() {
-    on_each_engine(async |daemon, s3| {
+    on_each_engine(&[], async |daemon, s3| {
         let all = due(daemon, "i", 300).await;
         for fault in [Fault::Deny, Fault::Refuse] {
             s3.fail_next(20, Some(Method::PUT), fault);
@@ -437,7 +429,7 @@ fn a_store_that_refuses_costs_a_run_and_nothing_else() {
 
 #[test]
 fn a_lost_answer_stores_nothing_twice() {
-    on_each_engine(async |daemon, s3| {
+    on_each_engine(&[], async |daemon, s3| {
         let all = due(daemon, "i", 300).await;
         s3.fail_next(1, Some(Method::PUT), Fault::LoseAnswer);
         let first = daemon.archive().await;
@@ -455,7 +447,7 @@ fn a_lost_answer_stores_nothing_twice() {
 
 #[test]
 fn a_reader_under_way_notices_no_purge() {
-    on_each_engine(async |daemon, _| {
+    on_each_engine(&[], async |daemon, _| {
         let all = due(daemon, "i", 4_000).await;
         let key = logs::key("i");
         let view = daemon.app.reader.open(&key.app, &key.instance, None).await.expect("open");
@@ -477,7 +469,7 @@ fn a_reader_under_way_notices_no_purge() {
 /// A bucket that is emptied, or another's, while the daemon runs: nothing moves there, and nothing is purged.
 #[test]
 fn a_bucket_that_is_not_ours_stops_the_archiver() {
-    on_each_engine(async |daemon, s3| {
+    on_each_engine(&[], async |daemon, s3| {
         let first = due(daemon, "first", 20).await;
         daemon.archive().await;
         let all = due(daemon, "i", 50).await;
@@ -514,7 +506,7 @@ fn a_bucket_that_is_not_ours_stops_the_archiver() {
 /// A rehearsal says what the run does that it stands for, however much that is.
 #[test]
 fn a_dry_run_counts_what_the_run_moves() {
-    on_each_engine(async |daemon, _| {
+    on_each_engine(&[], async |daemon, _| {
         let attempts = 230;
         for n in 0..attempts {
             append(&daemon.app, &format!("i{n}"), &numbered("x", 0..2)).await;

@@ -7,42 +7,12 @@ use hyper::{Method, StatusCode};
 use logtier::cold::segment::content_hash;
 use serde_json::{Value, json};
 
-use crate::harness::daemon::{Daemon, runtime};
-use crate::harness::logs::{append, finish, home, key, messages, number, numbered, row, sql, tiers};
-use crate::harness::s3::{Fault, Gate, S3Server};
-use crate::harness::{ColdStore, Engine, Tiers, note_skip, on_each_pair};
+use crate::harness::daemon::Daemon;
+use crate::harness::logs::{home, key, messages, number, row, sql, tiers};
+use crate::harness::s3::Fault;
+use crate::harness::scenes::{archive_with, due, on_each, on_each_engine};
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-fn on_each(test: impl AsyncFn(&Daemon)) {
-    on_each_pair(|tiers| {
-        runtime().block_on(async {
-            let daemon = Daemon::start(tiers, &[]).await;
-            test(&daemon).await;
-            daemon.stop().await;
-        });
-    });
-}
-
-/// A daemon on an S3 whose requests the test can hold and break, on both engines.
-fn on_each_engine(settings: &[(&str, &str)], test: impl AsyncFn(&Daemon, &S3Server)) {
-    for engine in [Engine::Sqlite, Engine::MySql] {
-        let Some(tiers) = Tiers::new(engine, ColdStore::S3) else { continue };
-        let Some(s3) = tiers.s3_server() else { return note_skip("faults of S3, which is not in this process") };
-        runtime().block_on(async {
-            let daemon = Daemon::start(&tiers, settings).await;
-            test(&daemon, s3).await;
-            daemon.stop().await;
-        });
-    }
-}
-
-async fn due(daemon: &Daemon, instance: &str, lines: usize) -> Vec<String> {
-    let all = numbered(instance, 0..lines);
-    append(&daemon.app, instance, &all).await;
-    finish(&daemon.app, &daemon.clock, instance).await;
-    all
-}
 
 async fn expect_cold(daemon: &Daemon, instance: &str, all: &[String]) {
     assert!(messages(&daemon.app, instance).await.expect("readable") == all, "{instance}: other lines came back");
@@ -60,21 +30,9 @@ async fn spoil(daemon: &Daemon, instance: &str) {
     assert_eq!(sql(&home, &turn).await, 1);
 }
 
-/// Archives; the first request of `method` waits while `meanwhile` goes on.
-async fn archive_with(daemon: &Daemon, s3: &S3Server, method: Method, meanwhile: impl Future<Output = ()>) -> Value {
-    let gate = Gate::default();
-    s3.fail_next(1, Some(method), Fault::Hold(gate.clone()));
-    let disturb = async {
-        gate.arrived().await;
-        meanwhile.await;
-        gate.open();
-    };
-    tokio::join!(daemon.archive(), disturb).0
-}
-
 #[test]
 fn what_cannot_be_decoded_is_set_aside_with_its_reason_and_tried_less_and_less() {
-    on_each(async |daemon| {
+    on_each(&[], async |daemon| {
         let bad = due(daemon, "bad", 100).await;
         let good = due(daemon, "good", 100).await;
         spoil(daemon, "bad").await;
@@ -106,7 +64,7 @@ fn what_cannot_be_decoded_is_set_aside_with_its_reason_and_tried_less_and_less()
 
 #[test]
 fn what_fails_too_often_is_given_up_but_still_expires() {
-    on_each(async |daemon| {
+    on_each(&[], async |daemon| {
         due(daemon, "bad", 100).await;
         spoil(daemon, "bad").await;
         let mut tries = 0;
@@ -125,7 +83,7 @@ fn what_fails_too_often_is_given_up_but_still_expires() {
 
 #[test]
 fn lines_that_no_object_takes_are_their_attempts_fault() {
-    on_each(async |daemon| {
+    on_each(&[], async |daemon| {
         due(daemon, "bad", 1).await;
         let good = due(daemon, "good", 100).await;
         let (place, id) = (home(&daemon.app, "bad"), row(&daemon.app, "bad").await.id.get());

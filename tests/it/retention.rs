@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::harness::daemon::{Daemon, runtime};
 use crate::harness::logs::{append, finish, home, key, messages, number, numbered, row, sql, tiers};
+use crate::harness::scenes::due;
 use crate::harness::{Engine, Tiers, on_each_pair};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -18,13 +19,6 @@ const COLD_FOR: &str = "LOGTIER_RETENTION__DEFAULT__COLD_FOR";
 
 fn on_each(test: impl AsyncFn(&Tiers, Clock)) {
     on_each_pair(|tiers| runtime().block_on(test(tiers, Clock::default())));
-}
-
-async fn due(daemon: &Daemon, instance: &str, lines: usize) -> Vec<String> {
-    let all = numbered(instance, 0..lines);
-    append(&daemon.app, instance, &all).await;
-    finish(&daemon.app, &daemon.clock, instance).await;
-    all
 }
 
 /// Archives; the report, in which nothing failed.

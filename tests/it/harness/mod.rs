@@ -17,6 +17,7 @@ pub mod powerjob;
 pub mod process;
 pub mod relay;
 pub mod s3;
+pub mod scenes;
 
 use std::io::Write;
 
