@@ -38,8 +38,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub type Connection = AnyConnection;
 
 /// A connection with so many prepared statements forgets them when it is next idle. MySQL allows 16,382 per
-/// server by default (`max_prepared_stmt_count`): four daemons of sixteen connections stay below it.
-const STATEMENTS_PER_CONNECTION: usize = 256;
+/// server by default (`max_prepared_stmt_count`): four daemons of sixteen connections stay below it, with room for what a
+/// connection prepares until it is idle.
+const STATEMENTS_PER_CONNECTION: usize = 240;
 
 /// Never full between two idle moments: sqlx would then close the least used statement with a packet that
 /// nobody answers, and as it does not set TCP_NODELAY, the next packet would wait 40 ms for the delayed

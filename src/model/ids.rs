@@ -188,7 +188,7 @@ pub struct AttemptId(i64);
 impl AttemptId {
     /// 41 bits of milliseconds since 2020 (until 2089) above 22 random bits.
     ///
-    /// Two writers may draw the same id; the insert notices and draws again (`hot::append`).
+    /// Two writers may draw the same id; `catalog::reserve` notices, and a fresh one is drawn.
     pub fn at(now: super::Millis, random: u32) -> Self {
         const MILLIS_2020: i64 = 1_577_836_800_000;
         let millis = (now.get() - MILLIS_2020).clamp(0, (1 << 41) - 1);
