@@ -76,6 +76,11 @@ const FORGET_DAEMON: Duration = Duration::from_secs(24 * 3600);
 
 /// Starts a daemon. Fails where the settings and what they point at do not fit.
 pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<App> {
+    start_on(listen(config.server.listen).await?, config, clock).await
+}
+
+/// The same on a socket that listens already.
+pub async fn start_on(listener: TcpListener, config: &Config, clock: Clock) -> anyhow::Result<App> {
     let cluster = open_hot_tier(config, &clock).await?;
     pairing::refuse_unfinished(&cluster).await?;
     let store = open_store(config)?;
@@ -87,7 +92,6 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<App> {
     let (cluster_id, is_new) = pairing::cluster_id(&catalog.cluster, &clock).await?;
     pair_at_start(&catalog, &store, &cluster_id, is_new).await?;
 
-    let listener = listen(config.server.listen).await?;
     let address = listener.local_addr()?;
 
     let ingest_settings =
@@ -403,7 +407,8 @@ pub fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> Arch
     }
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// Takes a port, so that whoever cannot have it leaves no trace of having tried.
+pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
 }
 

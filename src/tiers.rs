@@ -28,8 +28,12 @@ pub fn take_databases(config: &Config) -> anyhow::Result<Vec<OneDaemon>> {
 
 /// For its owner alone: it holds logs, and who knows what they hold. One that is there stays as it is.
 fn create_data_dir(config: &Config) -> anyhow::Result<()> {
+    let folder = config.data_dir.display();
+    if config.data_dir.exists() && !config.data_dir.is_dir() {
+        anyhow::bail!("data_dir {folder} is a file, not a folder: move it away, or name another place");
+    }
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
-    made.with_context(|| format!("create {}", config.data_dir.display()))
+    made.with_context(|| format!("create data_dir {folder}"))
 }
 
 /// Opens the databases and brings their tables to this version.

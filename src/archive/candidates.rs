@@ -121,7 +121,8 @@ impl Shared {
         Ok(work)
     }
 
-    async fn sort_in(
+    /// Adds what one attempt needs.
+    pub(super) async fn sort_in(
         &self,
         work: &mut DueWork,
         rules: &RulesInForce,

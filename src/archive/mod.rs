@@ -389,7 +389,7 @@ impl Shared {
         let mut reports: Vec<RunReport> = rows.into_iter().map(|row| self.report_of(row)).collect();
         let is_others = |report: &RunReport| report.state == "running" && report.daemon != self.settings.daemon;
         if reports.iter().any(is_others) {
-            let since = Millis::new(self.clock.now().get() - rules::DAEMON_LIVES.as_millis() as i64);
+            let since = Millis::new(self.clock.now().get() - crate::catalog::DAEMON_LIVES.as_millis() as i64);
             let alive = self.catalog.daemons(db, since).await?;
             for report in reports.iter_mut().filter(|report| is_others(report)) {
                 if alive.iter().all(|daemon| daemon.name != report.daemon) {

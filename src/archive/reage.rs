@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::agenda::{agenda, shown_expiry};
+use super::candidates::DueWork;
 use super::rules::RulesInForce;
 use super::{ArchiveError, RunReport, Shared};
 use crate::catalog::{Attempt, Lease, NewAge};
@@ -21,6 +22,9 @@ const PAGE: u32 = 500;
 
 /// A run walks for so long; at 500 rows in some 10 ms it passes over millions.
 const SHARE_OF_A_RUN: Duration = Duration::from_secs(60);
+
+/// Someone waits for the answer.
+const SHARE_OF_A_LOOK: Duration = Duration::from_secs(10);
 
 /// How far the walk came. `done` once it has seen all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +50,30 @@ impl Place {
         let (shard, after, done) = (words.next()?.parse(), words.next()?.parse(), words.next()?.parse());
         Some(Self { version, shard: shard.ok()?, after: after.ok()?, done: done.ok()? })
     }
+
+    /// Where the walk for these rules stands.
+    async fn load(db: &Db, rules: &RulesInForce) -> Result<Self, ArchiveError> {
+        let known = db.meta(PLACE).await?.and_then(|text| Self::parse(&text));
+        Ok(known.filter(|place| place.version == rules.version).unwrap_or_else(|| Self::start(&rules.version)))
+    }
+
+    /// The next rows; `None` once all were seen.
+    async fn next(&mut self, shared: &Shared, db: &Arc<Db>) -> Result<Option<(Home, Vec<Attempt>)>, ArchiveError> {
+        while let Some(&shard) = db.shards().iter().find(|shard| shard.number() >= self.shard && !self.done) {
+            if shard.number() != self.shard {
+                (self.shard, self.after) = (shard.number(), i64::MIN);
+            }
+            let home = Home { db: Arc::clone(db), shard };
+            let page = shared.catalog.attempts_after(&home, AttemptId::stored(self.after), PAGE).await?;
+            if let Some(last) = page.last() {
+                self.after = last.id.get();
+                return Ok(Some((home, page)));
+            }
+            (self.shard, self.after) = (self.shard + 1, i64::MIN);
+        }
+        self.done = true;
+        Ok(None)
+    }
 }
 
 /// Goes on with the walk if the rules in force are not those of the last one.
@@ -56,37 +84,43 @@ pub(super) async fn reage(
     rules: &RulesInForce,
     report: &mut RunReport,
 ) -> Result<(), ArchiveError> {
-    if rules.stop.is_some() {
-        return Ok(());
-    }
-    let known = db.meta(PLACE).await?.and_then(|text| Place::parse(&text));
-    let mut place =
-        known.filter(|place| place.version == rules.version).unwrap_or_else(|| Place::start(&rules.version));
-    if place.done {
+    let mut place = Place::load(db, rules).await?;
+    if rules.stop.is_some() || place.done {
         return Ok(());
     }
     let began = shared.clock.instant();
-    let first = place.shard;
-    for &shard in db.shards().iter().filter(|shard| shard.number() >= first) {
-        let home = Home { db: Arc::clone(db), shard };
-        let after = if shard.number() == place.shard { place.after } else { i64::MIN };
-        place = Place { shard: shard.number(), after, ..place };
-        loop {
-            let page = shared.catalog.attempts_after(&home, AttemptId::stored(place.after), PAGE).await?;
-            let Some(last) = page.last().map(|attempt| attempt.id.get()) else { break };
-            let is_last = page.len() < PAGE as usize;
-            report.reaged += reage_some(shared, &home, lease, rules, page).await?;
-            place.after = last;
-            if is_last {
-                break;
-            }
-            if shared.stop.is_cancelled() || began.elapsed() >= SHARE_OF_A_RUN {
-                return Ok(db.set_meta(PLACE, &place.to_text()).await?);
-            }
+    while let Some((home, page)) = place.next(shared, db).await? {
+        report.reaged += reage_some(shared, &home, lease, rules, page).await?;
+        if shared.stop.is_cancelled() || began.elapsed() >= SHARE_OF_A_RUN {
+            break;
         }
     }
-    place.done = true;
     Ok(db.set_meta(PLACE, &place.to_text()).await?)
+}
+
+/// Adds to `work` what will be due once the walk has come by; answers false where there was more to
+/// see than a look should take.
+pub(super) async fn foresee(
+    shared: &Shared,
+    db: &Arc<Db>,
+    rules: &RulesInForce,
+    now: Millis,
+    work: &mut DueWork,
+) -> Result<bool, ArchiveError> {
+    let mut place = Place::load(db, rules).await?;
+    let began = shared.clock.instant();
+    while let Some((home, page)) = place.next(shared, db).await? {
+        for attempt in page.into_iter().filter(|attempt| attempt.due_at > now && !attempt.state.is_gone()) {
+            let aged = aged(shared, &home, rules, attempt, now).await?;
+            if aged.due_at <= now {
+                shared.sort_in(work, rules, &home, aged, now).await?;
+            }
+        }
+        if began.elapsed() >= SHARE_OF_A_LOOK {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn reage_some(
@@ -96,37 +130,41 @@ async fn reage_some(
     rules: &RulesInForce,
     page: Vec<Attempt>,
 ) -> Result<u64, ArchiveError> {
-    let mut changes = Vec::new();
+    let (mut changes, now) = (Vec::new(), shared.clock.now());
     for attempt in page.into_iter().filter(|attempt| !attempt.state.is_gone()) {
-        changes.extend(new_age(shared, home, rules, attempt).await?);
+        let (seen, before) = (attempt.seen(), (attempt.expires_at, attempt.due_at));
+        let Attempt { expires_at, due_at, .. } = aged(shared, home, rules, attempt, now).await?;
+        if (expires_at, due_at) != before {
+            changes.push(NewAge { seen, expires_at, due_at });
+        }
     }
     let changed = changes.len() as u64;
     shared.catalog.set_ages(home, lease, changes).await?;
     Ok(changed)
 }
 
-/// What is to be changed of a row, if anything is.
-async fn new_age(
+/// The row as the rules in force want it.
+async fn aged(
     shared: &Shared,
     home: &Home,
     rules: &RulesInForce,
     mut attempt: Attempt,
-) -> Result<Option<NewAge>, ArchiveError> {
+    now: Millis,
+) -> Result<Attempt, ArchiveError> {
     let app: App =
         shared.catalog.name_of(&home.db, attempt.app_id).await?.parse().map_err(super::candidates::bad_name)?;
     let job: Option<Job> = shared.catalog.optional_name(&home.db, attempt.job_id).await?;
     let rule = rules.ruling_of(shared, &home.db, &app, job.as_ref(), &attempt).await?;
-    let (seen, before) = (attempt.seen(), (attempt.expires_at, attempt.due_at));
     if attempt.state.is_finished() && attempt.published_at.is_some() {
         attempt.expires_at = shown_expiry(&attempt, &rule);
     }
-    let now = shared.clock.now();
     let todo = agenda(&attempt, &rule, &shared.policy(), now);
     let look_at = if todo.is_idle() { todo.next_look() } else { now };
     // What was set aside is left alone until then, whatever the rules say.
-    let due_at: Millis = if attempt.failures > 0 { attempt.due_at } else { attempt.due_at.min(look_at) };
-    let after = (attempt.expires_at, due_at);
-    Ok((after != before).then_some(NewAge { seen, expires_at: attempt.expires_at, due_at }))
+    if attempt.failures == 0 {
+        attempt.due_at = attempt.due_at.min(look_at);
+    }
+    Ok(attempt)
 }
 
 #[cfg(test)]

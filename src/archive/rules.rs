@@ -12,12 +12,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{ArchiveError, Shared};
-use crate::catalog::{Attempt, Lease, RuleSetRow};
+use crate::catalog::{Attempt, DAEMON_LIVES, Lease, RuleSetRow};
 use crate::db::{self, Db};
 use crate::model::{Age, App, Job, Millis, Outcome, Rule, RuleName, RuleSet};
-
-/// A daemon that has not been heard of for so long has no say.
-pub(super) const DAEMON_LIVES: Duration = Duration::from_secs(60);
 
 /// What the rules say of one attempt.
 #[derive(Debug, Clone, PartialEq)]

@@ -270,6 +270,10 @@ pub(super) async fn rehearse(shared: &Shared) -> Result<RunReport, ArchiveError>
     for db in shared.catalog.cluster.servers() {
         let rules = RulesInForce::load(shared, db).await?;
         let mut work = shared.due_work(db, &rules, now).await?;
+        if !super::reage::foresee(shared, db, &rules, now, &mut work).await? {
+            let error = "there are more than a look takes time for; a run goes on until it has seen all".to_owned();
+            report.failures.push(Failure { what: "look at all attempts for the changed rules".to_owned(), error });
+        }
         super::pressure::relieve(shared, db, &rules, &mut work, now).await?;
         list_ends(shared, db, &rules, &work, &mut report).await?;
         next_at = [next_at, work.next_at].into_iter().flatten().min();

@@ -140,6 +140,8 @@ pub struct LagReport {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct DaemonReport {
     pub name: String,
+    /// `up`, or `silent`: it missed its last heartbeats, and is taken off the list a minute after the last.
+    pub state: &'static str,
     pub version: String,
     /// A digest of the retention rules it holds to; all daemons should show the same.
     pub rules: String,

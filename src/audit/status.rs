@@ -12,7 +12,7 @@ use super::{
     AsideItem, ColdReport, DaemonReport, FindingReport, HotReport, LagReport, LeaseReport, RetentionReport,
     ScrubReport, ServerReport, ShardReport, StatusReport, TaskReport,
 };
-use crate::catalog::{Aside, Catalog, DaemonRow, FindingRow, LeaseRow, RuleSetRow, TaskState};
+use crate::catalog::{Aside, Catalog, DAEMON_LIVES, DaemonRow, FindingRow, LeaseRow, RuleSetRow, TaskState};
 use crate::clock::Clock;
 use crate::cold::Store;
 use crate::db::{self, Db, Home};
@@ -22,8 +22,8 @@ use crate::telemetry::{ByKind, ByShard, ByTask, Metrics, chain};
 /// A tier that has not answered by then counts as away.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Several heartbeats: a daemon that missed them all is not there.
-const ALIVE_WITHIN: Duration = Duration::from_secs(120);
+/// A daemon that missed two heartbeats may be gone.
+const SILENT_AFTER: Duration = Duration::from_secs(25);
 
 /// Attempts counted in each shard; a number beyond that is "very many".
 const MAX_DUE_COUNTED: u32 = 10_000;
@@ -169,7 +169,7 @@ impl Status {
             };
         }
         report.retention = RetentionReport { purge_paused, ..self.retention(&rule_sets, &merged, now) };
-        report.daemons = merged.daemons.into_values().map(daemon_report).collect();
+        report.daemons = merged.daemons.into_values().map(|row| daemon_report(row, now)).collect();
         report.tasks = merged.tasks.into_values().map(task_report).collect();
         report
     }
@@ -237,7 +237,7 @@ impl Status {
             shards.push(ShardReport { shard: shard.number(), chunks: size.chunks, bytes: size.bytes, due_attempts });
         }
         let (objects, object_bytes) = catalog.segment_summary(db, MAX_OBJECTS_COUNTED).await?;
-        let alive_since = Millis::new(now.get() - ALIVE_WITHIN.as_millis() as i64);
+        let alive_since = Millis::new(now.get() - DAEMON_LIVES.as_millis() as i64);
         let daemons = catalog.daemons(db, alive_since).await?;
         let tasks = catalog.tasks(db).await?;
         let (leases, rule_sets) = (catalog.leases(db).await?, catalog.rule_sets(db).await?);
@@ -374,9 +374,10 @@ fn aside_item(aside: Aside) -> AsideItem {
     AsideItem { what, reason, failures, last_failure_at: last_at.to_string(), next_try_at }
 }
 
-fn daemon_report(row: DaemonRow) -> DaemonReport {
+fn daemon_report(row: DaemonRow, now: Millis) -> DaemonReport {
     let DaemonRow { name, rules, version, started_at, seen_at } = row;
-    DaemonReport { name, version, rules, started_at: started_at.to_string(), seen_at: seen_at.to_string() }
+    let state = if now.since(seen_at) > SILENT_AFTER { "silent" } else { "up" };
+    DaemonReport { name, state, version, rules, started_at: started_at.to_string(), seen_at: seen_at.to_string() }
 }
 
 fn task_report(row: TaskState) -> TaskReport {

@@ -57,7 +57,7 @@ pub use rebuild::{BroughtBack, FoundEntry, FoundSegment, IsReplaced};
 pub use reserve::{NaturalKey, Reservation, Reserve, ReserveError, find, reserve};
 pub use rewrite::{MovedPart, PartKey};
 pub use rules::{NewAge, RuleSetRow};
-pub use runs::{DaemonRow, LeaseRow, RunRow, TaskState};
+pub use runs::{DAEMON_LIVES, DaemonRow, LeaseRow, RunRow, TaskState};
 pub use scrub::FindingRow;
 pub use search::SegmentCursor;
 pub use segments::{NewSegment, Sealed, Segment, SegmentId, SegmentState, SweptSegment};

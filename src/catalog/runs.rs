@@ -1,10 +1,14 @@
 //! What the background work says of itself, where every daemon can read it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Catalog, column, sql, text};
 use crate::db::{Db, Result};
 use crate::model::Millis;
+
+/// A daemon that has not been heard of for so long, six heartbeats, is not there and has no say.
+pub const DAEMON_LIVES: Duration = Duration::from_secs(60);
 
 /// A daemon that was alive lately.
 #[derive(Debug, Clone, PartialEq)]

@@ -425,6 +425,9 @@ impl<'a> Pusher<'a> {
             let among = if self.alone { "" } else { "among " };
             text.push_str(&format!(", {among}lines {from}..{to}"));
         }
+        if self.taken + self.rejected > self.read {
+            text.push_str(&format!(", from {} read: a long one takes several", number(self.read)));
+        }
         if self.rejected > 0 {
             text.push_str(&format!("; {} refused", number(self.rejected)));
         }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::output::{bytes, local_time, number, span};
 
-/// Wider cells of a table are cut; the JSON output has all.
-const WIDEST_CELL: usize = 60;
+/// A column with a wider cell stands last, where it pushes no other out of sight.
+const WIDEST_IN_THE_MIDDLE: usize = 40;
 
 /// A document: an aligned list of names and values, deeper levels indented, lists of objects as tables.
 pub(super) fn document(value: &Value) -> String {
@@ -52,6 +52,9 @@ fn write_array(text: &mut String, items: &[Value], indent: usize) {
                 columns.push(name);
             }
         }
+        let is_wide =
+            |name: &&str| items.iter().any(|item| cell(name, &item[*name]).chars().count() > WIDEST_IN_THE_MIDDLE);
+        columns.sort_by_key(is_wide);
         let rows: Vec<Vec<String>> =
             items.iter().map(|item| columns.iter().map(|name| cell(name, &item[*name])).collect()).collect();
         let heads: Vec<String> = columns.iter().map(|name| label(name).to_uppercase()).collect();
@@ -140,16 +143,9 @@ fn printable(text: &str) -> String {
 
 /// Columns as wide as they need to be, two spaces apart, the last one free.
 pub(super) fn table(heads: &[String], rows: &[Vec<String>]) -> String {
-    let shown = |cell: &str| {
-        let cell = printable(cell);
-        match cell.char_indices().nth(WIDEST_CELL) {
-            Some((cut, _)) => format!("{}…", &cell[..cut]),
-            None => cell,
-        }
-    };
     let rows: Vec<Vec<String>> = std::iter::once(heads)
         .chain(rows.iter().map(Vec::as_slice))
-        .map(|row| row.iter().map(|cell| shown(cell)).collect())
+        .map(|row| row.iter().map(|cell| printable(cell)).collect())
         .collect();
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..heads.len()).map(|column| width(column).unwrap_or(0)).collect();
@@ -176,6 +172,7 @@ mod tests {
             "hot": {"lines": 12_345, "url": null},
             "tasks": [{"name": "mover", "failures": 0}, {"name": "sweep", "last_error": "x\ny"}],
             "odd": [{"deep": {"a": 1}}],
+            "failures": [{"error": "x".repeat(90), "what": "archive"}],
         });
         let expected = "\
 due at       now
@@ -185,6 +182,10 @@ leases       none
 queue        1.5 KiB
 shared       yes
 state        ok
+
+failures
+  WHAT     ERROR
+  archive  xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
 
 hot
   lines  12,345

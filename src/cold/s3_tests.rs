@@ -96,7 +96,7 @@ async fn every_call_works_in_both_dialects() {
         let s3 = serve(kind).await;
         let store = Store::open(&settings(&s3, url)).expect("store");
         let key = Key::stored("v1/app=a%2Fb%25/x");
-        assert!(matches!(store.get(&key).await, Err(Error::NotFound { .. })), "{url}");
+        assert!(matches!(store.head(&key).await, Err(Error::NotFound { .. })), "{url}");
         store.put(&key, Bytes::from_static(b"0123456789")).await.expect("put");
         assert_eq!(store.get(&key).await.expect("get"), "0123456789");
         assert_eq!(store.get_range(&key, 2..5).await.expect("range"), "234");

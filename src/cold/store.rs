@@ -214,7 +214,23 @@ impl Store {
             let source = format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()).into();
             return Err(Error::Unavailable { action: "read", key: key.clone(), source });
         };
-        result.map_err(|error| self.failed("read", key, error))
+        match result.map_err(|error| self.failed("read", key, error)) {
+            Err(Error::NotFound { .. }) if *key != Key::cluster() => Err(self.absent(key).await),
+            result => result,
+        }
+    }
+
+    /// Why an object is not there: of a store that was emptied, is not mounted, or is another one, nothing
+    /// can be said (I8).
+    async fn absent(&self, key: &Key) -> Error {
+        match self.head(&Key::cluster()).await {
+            Ok(_) => Error::NotFound { key: key.clone() },
+            Err(Error::NotFound { key: mark }) => {
+                let source = format!("it holds no {mark}: it was emptied, is not mounted, or is another one").into();
+                Error::Unavailable { action: "read", key: key.clone(), source }
+            }
+            Err(error) => error,
+        }
     }
 
     async fn request_range(&self, key: &Key, range: Range<u64>) -> Result<GetResult> {
@@ -303,7 +319,6 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         for store in stores(folder.path()) {
             let key = Key::stored("v1/app=a%2Fb%25/x");
-            assert!(matches!(store.get(&key).await, Err(Error::NotFound { .. })));
             assert!(matches!(store.head(&key).await, Err(Error::NotFound { .. })));
             store.put(&key, Bytes::from_static(b"0123456789")).await.expect("put");
             assert_eq!(store.get(&key).await.expect("get"), "0123456789");
@@ -318,7 +333,21 @@ mod tests {
             assert_eq!(store.list_folder("v1/nothing/").await.expect("list"), (vec![], vec![]));
             store.delete(&key).await.expect("delete");
             store.delete(&key).await.expect("delete again");
-            assert!(matches!(store.get(&key).await, Err(Error::NotFound { .. })));
+            assert!(matches!(store.head(&key).await, Err(Error::NotFound { .. })));
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_store_without_its_mark_nothing_is_said_to_be_missing() {
+        let folder = tempfile::tempdir().expect("folder");
+        for store in stores(folder.path()) {
+            let key = Key::stored("v1/x");
+            assert!(matches!(store.get(&Key::cluster()).await, Err(Error::NotFound { .. })));
+            let error = store.get_range(&key, 0..5).await.expect_err("nothing there");
+            assert!(!error.is_permanent(), "{error:?}");
+            store.put(&Key::cluster(), Bytes::from_static(b"mark")).await.expect("put");
+            let error = store.get_range(&key, 0..5).await.expect_err("nothing there");
+            assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
         }
     }
 

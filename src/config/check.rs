@@ -17,12 +17,15 @@ pub(super) struct Checker<'a> {
     source: &'a Source,
     tree: &'a DeTable<'a>,
     pub env: &'a Env,
+    /// Something has a wrong name or type and was left out: what follows from several settings is not known.
+    has_holes: bool,
     problems: Vec<Problem>,
 }
 
 impl<'a> Checker<'a> {
-    pub fn new(source: &'a Source, tree: &'a DeTable<'a>, env: &'a Env) -> Self {
-        Self { source, tree, env, problems: Vec::new() }
+    /// A checker of what is left of `tree` without what is `misshapen`.
+    pub fn new(source: &'a Source, tree: &'a DeTable<'a>, env: &'a Env, misshapen: Vec<Problem>) -> Self {
+        Self { source, tree, env, has_holes: !misshapen.is_empty(), problems: misshapen }
     }
 
     /// `value`, if nothing was wrong; a `None` must have been explained by a problem.
@@ -38,9 +41,16 @@ impl<'a> Checker<'a> {
         self.problems.len()
     }
 
+    /// Notes that the setting at `path` does not go with others, which can be told only where all are there.
+    pub fn refuse(&mut self, path: &str, mistake: Mistake) {
+        if !self.has_holes {
+            self.note(path, mistake);
+        }
+    }
+
     /// Notes a mistake in the setting at `path` (`hot.url`, `retention.rule.0.app`), or in the
     /// nearest table above it that is there.
-    pub fn refuse(&mut self, path: &str, mistake: Mistake) {
+    fn note(&mut self, path: &str, mistake: Mistake) {
         let mut at = None;
         let mut node: Option<&DeValue<'_>> = None;
         for name in path.split('.') {
@@ -69,7 +79,7 @@ impl<'a> Checker<'a> {
             None => default,
             Some(Ok(value)) => value,
             Some(Err(mistake)) => {
-                self.refuse(path, mistake);
+                self.note(path, mistake);
                 default
             }
         }
@@ -94,7 +104,7 @@ impl<'a> Checker<'a> {
     ) {
         if !allowed.contains(value) {
             let (least, most) = (show(allowed.start()), show(allowed.end()));
-            self.refuse(path, Mistake::new(format!("{} is not between {least} and {most}", show(value))));
+            self.note(path, Mistake::new(format!("{} is not between {least} and {most}", show(value))));
         }
     }
 
@@ -106,20 +116,20 @@ impl<'a> Checker<'a> {
             (None, None) => return None,
             (Some(_), Some(_)) => {
                 let mistake = Mistake::new(format!("both {name} and {name}_file are set"));
-                self.refuse(&file_path, mistake.help("remove one of them"));
+                self.note(&file_path, mistake.help("remove one of them"));
                 return None;
             }
             (Some(secret), None) => (secret, path),
             (None, Some(file)) => match std::fs::read_to_string(&file) {
                 Ok(text) => (Secret::new(text.trim_end_matches(['\r', '\n'])), file_path.as_str()),
                 Err(error) => {
-                    self.refuse(&file_path, unreadable(&file, &error));
+                    self.note(&file_path, unreadable(&file, &error));
                     return None;
                 }
             },
         };
         if secret.expose().is_empty() {
-            self.refuse(path, Mistake::new(format!("the {name} is empty")));
+            self.note(path, Mistake::new(format!("the {name} is empty")));
         }
         Some(secret)
     }

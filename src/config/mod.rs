@@ -107,8 +107,8 @@ impl Config {
 
     fn check(source: &Source, env: &Env) -> Result<Self, Problems> {
         let tree = source.tree()?;
-        let file = source.shape(&tree)?;
-        let mut check = Checker::new(source, &tree, env);
+        let (file, misshapen) = source.shape(&tree)?;
+        let mut check = Checker::new(source, &tree, env, misshapen);
         let here = PathBuf::from("logtier-data");
         let data_dir = file.data_dir.unwrap_or_else(|| here.to_string_lossy().into_owned());
         let data_dir = check.parse("data_dir", Some(data_dir), here, hot::absolute);

@@ -113,15 +113,14 @@ impl Source {
         Ok(())
     }
 
-    /// The tree's values by name; or every unknown name and wrong type in it.
-    pub fn shape(&self, tree: &DeTable<'_>) -> Result<File, Problems> {
+    /// The tree's values by name, and every unknown name and wrong type that is left out of them.
+    pub fn shape(&self, tree: &DeTable<'_>) -> Result<(File, Vec<Problem>), Problems> {
         let mut tree = tree.clone();
         let mut problems = Vec::new();
         loop {
             let whole = Spanned::new(0..self.file_len, tree.clone());
             let error = match File::deserialize(toml::de::Deserializer::from(whole)) {
-                Ok(file) if problems.is_empty() => return Ok(file),
-                Ok(_) => return Err(Problems::new(problems)),
+                Ok(file) => return Ok((file, problems)),
                 Err(error) => error,
             };
             let mut problem = self.problem(error.span(), explain(error.message()));

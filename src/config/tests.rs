@@ -32,7 +32,7 @@ fn without_anything_both_tiers_are_embedded() {
 }
 
 #[test]
-fn unknown_names_and_wrong_types_are_reported_together() {
+fn unknown_names_wrong_types_and_wrong_values_are_reported_together() {
     insta::assert_snapshot!(refused(
         r#"
 dta_dir = "/var/lib/logtier"
@@ -42,7 +42,10 @@ listen = 7710
 shards = "16"
 [retention.default]
 hot_fr = "3d"
+cold_for = "soon"
 [colder]
+[cold]
+url = "s3://without-a-hot-url"
 "#
     ), @r#"
     logtier.toml:2: dta_dir
@@ -55,7 +58,10 @@ hot_fr = "3d"
     logtier.toml:8: hot_fr
       unknown setting "hot_fr"
       help: did you mean "hot_for"?
-    logtier.toml:9: [colder]
+    logtier.toml:9: cold_for = "soon"
+      "soon" is no span of time
+      help: write a whole number and one of ms, s, m, h, d, w, y, as in "90s", "12h", "3d", or "forever"
+    logtier.toml:10: [colder]
       unknown setting "colder"
       help: did you mean "cold"?
     "#);

@@ -7,6 +7,7 @@
 //!   SQLite sees the old ones. So a column is assigned only after every expression that reads it.
 //! - Names and texts are VARBINARY and bound as bytes: no collation folds case, no driver guesses.
 
+use sqlx::AnyConnection;
 use url::Url;
 
 use super::{Error, Result};
@@ -47,8 +48,15 @@ impl Engine {
         Ok(url)
     }
 
-    /// Run on every new connection.
-    pub(super) fn session_statements(self) -> &'static [&'static str] {
+    /// Makes a new connection ready for use.
+    pub(super) async fn begin_session(self, connection: &mut AnyConnection) -> sqlx::Result<()> {
+        for statement in self.session_statements() {
+            sqlx::query(*statement).execute(&mut *connection).await?;
+        }
+        Ok(())
+    }
+
+    fn session_statements(self) -> &'static [&'static str] {
         match self {
             Self::MySql => &[
                 "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
@@ -128,15 +136,27 @@ mod tests {
     use crate::clock::Clock;
     use crate::db::{Db, DbSettings};
 
-    #[tokio::test]
-    async fn sqlite_syncs_every_commit() {
-        let folder = tempfile::tempdir().expect("a folder");
+    async fn open(folder: &std::path::Path) -> Db {
         let settings = DbSettings {
-            url: format!("sqlite://{}/hot.db", folder.path().display()),
+            url: format!("sqlite://{}/hot.db", folder.display()),
             max_connections: 1,
             acquire_timeout: std::time::Duration::from_secs(5),
         };
-        let db = Db::connect(&settings, 0, Vec::new(), Clock::default()).await.expect("opened");
+        Db::connect(&settings, 0, Vec::new(), Clock::default()).await.expect("opened")
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_told_with_a_remedy() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("hot.db"), "no database\n".repeat(1000)).expect("written");
+        let error = open(folder.path()).await.check().await.expect_err("refused");
+        assert!(error.is_permanent() && error.to_string().contains("move it away"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn sqlite_syncs_every_commit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = open(folder.path()).await;
         let number = |pragma| sqlx::query_scalar::<_, i64>(pragma).fetch_one(db.pool());
         // 2 is FULL. In WAL mode NORMAL would lose acknowledged commits to a power cut.
         assert_eq!(number("PRAGMA synchronous").await.expect("a number"), 2);

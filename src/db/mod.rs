@@ -85,14 +85,7 @@ impl Db {
         let pool = AnyPoolOptions::new()
             .max_connections(settings.max_connections)
             .acquire_timeout(settings.acquire_timeout)
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    for statement in engine.session_statements() {
-                        sqlx::query(*statement).execute(&mut *connection).await?;
-                    }
-                    Ok(())
-                })
-            })
+            .after_connect(move |connection, _| Box::pin(async move { engine.begin_session(connection).await }))
             .after_release(|connection, _| {
                 Box::pin(async move {
                     if connection.cached_statements_size() >= STATEMENTS_PER_CONNECTION {
@@ -153,18 +146,26 @@ impl Db {
     /// time is over, and then know only that it is.
     pub async fn check(&self) -> Result<()> {
         let options = self.pool.connect_options();
-        let connecting = AnyConnection::connect_with(&options);
-        let Ok(connected) = tokio::time::timeout(self.pool.options().get_acquire_timeout(), connecting).await else {
+        let opening = async {
+            let mut connection = AnyConnection::connect_with(&options).await?;
+            // SQLite looks into its file at the first statement.
+            self.engine.begin_session(&mut connection).await?;
+            connection.close().await
+        };
+        let Ok(opened) = tokio::time::timeout(self.pool.options().get_acquire_timeout(), opening).await else {
             return Err(Error::Unavailable(sqlx::Error::PoolTimedOut));
         };
-        match connected {
-            Ok(connection) => Ok(connection.close().await?),
-            Err(error) if error.as_database_error().and_then(|e| e.code()).as_deref() == Some("42000") => {
-                let what = format!("{error}; make it with CREATE DATABASE, or correct hot.url");
-                Err(Error::Configuration(what))
-            }
-            Err(error) => Err(error.into()),
-        }
+        opened.map_err(|error| {
+            let remedy = match error.as_database_error().and_then(|answer| answer.code()).as_deref() {
+                Some("42000") => "make it with CREATE DATABASE, or correct hot.url",
+                // SQLite: damaged, or no database.
+                Some("11" | "26") => {
+                    "put a copy of it back, move it away to begin with an empty one, or correct hot.url"
+                }
+                _ => return error.into(),
+            };
+            Error::Configuration(format!("{error}; {remedy}"))
+        })
     }
 
     /// Waits for running transactions, then closes the connections.

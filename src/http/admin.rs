@@ -13,7 +13,7 @@ use super::errors::stopping;
 use super::params::Call;
 use super::schemas::RunStarted;
 use super::{Problem, Shared};
-use crate::archive::RunReport;
+use crate::archive::{Failure, RunReport, Waiting};
 use crate::audit::StatusReport;
 
 /// Longest wait for a run; a client that wants to wait longer asks for its report again.
@@ -27,8 +27,12 @@ pub struct StatusAnswer {
     #[serde(flatten)]
     report: StatusReport,
     schedule: ScheduleAnswer,
+    /// Of any daemon; `None` also while the hot tier cannot be asked.
+    last_run: Option<LastRun>,
     /// Of records that wait for their commit.
     queue_bytes: u64,
+    /// When a database last refused records because it had no room for them.
+    no_room_at: Option<String>,
     /// Attempts that clients of this daemon follow.
     followed_attempts: usize,
 }
@@ -39,17 +43,61 @@ struct ScheduleAnswer {
     next_run: Option<String>,
 }
 
+/// What the archiver did last, and why something that is due has not moved.
+#[derive(Debug, Serialize)]
+struct LastRun {
+    run_id: String,
+    cause: String,
+    state: String,
+    started_at: String,
+    finished_at: Option<String>,
+    attempts: u64,
+    purged: u64,
+    expired: u64,
+    waiting: Vec<Waiting>,
+    failures: Vec<Failure>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purge_stopped: Option<String>,
+}
+
+impl From<RunReport> for LastRun {
+    fn from(report: RunReport) -> Self {
+        let RunReport { run_id, cause, state, started_at, finished_at, attempts, purged, expired, .. } = report;
+        let RunReport { waiting, failures, purge_stopped, .. } = report;
+        Self {
+            run_id,
+            cause,
+            state,
+            started_at,
+            finished_at,
+            attempts,
+            purged,
+            expired,
+            waiting,
+            failures,
+            purge_stopped,
+        }
+    }
+}
+
 /// `GET /status`
 pub async fn status(State(shared): State<Arc<Shared>>, call: Call) -> Result<Json<StatusAnswer>, Problem> {
     call.params.finish()?;
     let api = &shared.api;
+    let report = api.status.report().await;
+    let last_run = match report.hot.reachable {
+        true => api.archiver.runs(1).await?.pop().map(LastRun::from),
+        false => None,
+    };
     Ok(Json(StatusAnswer {
-        report: api.status.report().await,
+        report,
+        last_run,
         schedule: ScheduleAnswer {
             text: api.settings.schedule.clone(),
             next_run: api.archiver.next_scheduled().map(|at| at.to_string()),
         },
         queue_bytes: api.ingest.queued_bytes(),
+        no_room_at: api.ingest.no_room_at().map(|at| at.to_string()),
         followed_attempts: shared.hub.topics(),
     }))
 }
@@ -130,10 +178,19 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
+/// A disk that was full counts as full for so long: small writes still find room on one that takes no large ones.
+const FULL_FOR: Duration = Duration::from_secs(30);
+
 /// `GET /readyz`: requests will be answered, as far as one can know beforehand.
 pub async fn readyz(State(shared): State<Arc<Shared>>) -> Result<&'static str, Problem> {
     if shared.api.shutdown.is_cancelled() {
         return Err(stopping());
+    }
+    if let Some(at) = shared.api.ingest.no_room_at().filter(|at| shared.api.clock.now().since(*at) < FULL_FOR) {
+        let detail = format!("the hot tier had no room for records at {at}: make room on its disk; reads go on");
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not ready", detail)
+            .with("tier", "hot")
+            .retry_after(FULL_FOR.as_secs() as u32));
     }
     let not_ready = |error: crate::audit::NotReady| {
         // Its Display names the server without its password; that it is away is no secret.

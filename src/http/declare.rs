@@ -98,7 +98,13 @@ pub async fn finish(
     let key = AttemptKey { app: app.clone(), instance, attempt };
     let facts = Facts { key, job: body.job, labels: body.labels, started_at: None };
     let declared = shared.api.ingest.finish_at(facts, outcome, body.lines, finished_at).await?;
-    Ok(answer(&shared, &app, &declared))
+    let counts_none = body.lines == Some(0);
+    let mut answer = answer(&shared, &app, &declared);
+    if declared.attempt.next_line == 0 && !counts_none {
+        // A job may end without a word; an id may also be mistyped.
+        answer.warnings.push("nothing was logged under this id; it is now known as finished, without lines".to_owned());
+    }
+    Ok(answer)
 }
 
 /// On write, no attempt means the first: a retry must never land in another one.

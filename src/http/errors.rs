@@ -55,6 +55,14 @@ impl From<ReadError> for Problem {
                 let tier = if matches!(error, ReadError::Cold(_)) { "cold" } else { "hot" };
                 unavailable(tier).caused_by(error)
             }
+            error if let Some(key) = error.missing_object() => {
+                let detail = format!(
+                    "the lines are in object \"{key}\", which is not in the cold store; `logtier verify` lists all \
+                     that is missing, and a copy under the same name makes it readable again"
+                );
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "missing", "Stored data is missing", detail)
+                    .caused_by(error)
+            }
             error if error.is_damage() => {
                 let detail = "what is stored is not what was written; the daemon's log has more under this request id";
                 let problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "corrupt", "Stored data is damaged", detail);

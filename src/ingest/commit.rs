@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{AppendError, Appended, Pending, Shared};
 use crate::catalog::batches::{self, Remembered};
@@ -31,7 +32,7 @@ pub(super) async fn commit(shared: &Shared, group: Vec<Pending>) {
         looks_up = true;
     }
     if !left.is_empty() {
-        refuse(left, &Error::Contended(sqlx::Error::WorkerCrashed).into());
+        refuse(shared, left, &Error::Contended(sqlx::Error::WorkerCrashed).into());
     }
     shared.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
 }
@@ -45,7 +46,7 @@ async fn round(shared: &Shared, group: Vec<Pending>, looks_up: bool) -> Vec<Pend
     };
     let known = match known {
         Ok(known) => known,
-        Err(error) => return refuse(group, &error),
+        Err(error) => return refuse(shared, group, &error),
     };
     let (accepted, again) = accept(group, &known, now);
     if accepted.is_empty() {
@@ -54,7 +55,7 @@ async fn round(shared: &Shared, group: Vec<Pending>, looks_up: bool) -> Vec<Pend
     let plan = match encode(shared, &accepted, now) {
         Ok(plan) => Arc::new(plan),
         Err(error) => {
-            refuse(accepted.into_iter().map(|a| a.pending).collect(), &error);
+            refuse(shared, accepted.into_iter().map(|a| a.pending).collect(), &error);
             return again;
         }
     };
@@ -67,7 +68,7 @@ async fn round(shared: &Shared, group: Vec<Pending>, looks_up: bool) -> Vec<Pend
         Err(WriteError::Raced) => accepted.into_iter().map(|a| a.pending).collect(),
         // One locked attempt must not hold up the others.
         Err(WriteError::Db(error)) if error.is_contended() && several => one_by_one(shared, accepted).await,
-        Err(WriteError::Db(error)) => refuse(accepted.into_iter().map(|a| a.pending).collect(), &error),
+        Err(WriteError::Db(error)) => refuse(shared, accepted.into_iter().map(|a| a.pending).collect(), &error),
     };
     left.extend(again);
     left
@@ -85,7 +86,10 @@ async fn one_by_one(shared: &Shared, accepted: Vec<Accepted>) -> Vec<Pending> {
     left
 }
 
-fn refuse(group: Vec<Pending>, error: &Arc<Error>) -> Vec<Pending> {
+fn refuse(shared: &Shared, group: Vec<Pending>, error: &Arc<Error>) -> Vec<Pending> {
+    if error.is_full() {
+        shared.no_room_at.store(shared.clock.now().get(), Ordering::Relaxed);
+    }
     for pending in group {
         let _ = pending.answer.send(Err(AppendError::Db(Arc::clone(error))));
     }

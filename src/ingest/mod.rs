@@ -34,6 +34,7 @@ mod lane;
 mod room;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -133,6 +134,8 @@ struct Shared {
     idle_after: Duration,
     budget: Budget,
     ids: ids::Ids,
+    /// When a database last had no room; zero before the first time.
+    no_room_at: AtomicI64,
 }
 
 /// A batch in the queue.
@@ -162,6 +165,7 @@ impl Ingest {
             idle_after: settings.idle_after,
             budget: Budget::new(settings.queue_bytes),
             ids: ids::Ids::default(),
+            no_room_at: AtomicI64::new(0),
             catalog,
         });
         let mut lanes = Vec::new();
@@ -222,6 +226,12 @@ impl Ingest {
     /// The room that decoding takes from, and a batch keeps until it is answered.
     pub fn budget(&self) -> &Budget {
         &self.shared.budget
+    }
+
+    /// When a database last refused records because it had no room for them.
+    pub fn no_room_at(&self) -> Option<Millis> {
+        let at = self.shared.no_room_at.load(Ordering::Relaxed);
+        (at > 0).then(|| Millis::new(at))
     }
 
     /// The share of the queue that is taken, in bytes.

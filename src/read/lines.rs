@@ -282,7 +282,7 @@ impl Lines {
                     self.part = Some((reader, part.lines));
                     self.cost.bytes += fetched;
                 }
-                Err(ReadError::Cold(error @ ColdError::NotFound { .. })) => return self.vanished(&error).await,
+                Err(ReadError::Cold(error @ ColdError::NotFound { .. })) => return self.vanished(error).await,
                 Err(error) => return Err(error),
             }
         }
@@ -299,7 +299,7 @@ impl Lines {
                 self.pass(lines);
                 Ok(None)
             }
-            Err(error @ ColdError::NotFound { .. }) => self.vanished(&error).await,
+            Err(error @ ColdError::NotFound { .. }) => self.vanished(error).await,
             Err(error) => Err(error.into()),
         }
     }
@@ -343,8 +343,12 @@ impl Lines {
     }
 
     /// An object went since the snapshot; or it is lost, and then this is the trace of it.
-    async fn vanished(&mut self, error: &ColdError) -> Result<Option<Block>, ReadError> {
-        tracing::info!(attempt = %self.key, error = chain(error), "asking the catalog again");
+    async fn vanished(&mut self, error: ColdError) -> Result<Option<Block>, ReadError> {
+        if self.looked_again_at == Some(self.next_line()) {
+            tracing::error!(attempt = %self.key, error = chain(&error), "the catalog names an object that is missing");
+            return Err(error.into());
+        }
+        tracing::info!(attempt = %self.key, error = chain(&error), "asking the catalog again");
         self.look_again().await.map(|()| None)
     }
 

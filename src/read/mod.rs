@@ -92,6 +92,14 @@ impl ReadError {
         }
     }
 
+    /// The key of the object that holds the lines and is not there, though the cold tier is.
+    pub fn missing_object(&self) -> Option<String> {
+        match self {
+            Self::Cold(crate::cold::Error::NotFound { key }) => Some(key.to_string()),
+            _ => None,
+        }
+    }
+
     /// Whether what is stored is not what was written.
     pub fn is_damage(&self) -> bool {
         use crate::cold::Error as Cold;

@@ -40,7 +40,7 @@ type FloatGauge = Gauge<f64, AtomicU64>;
 const TASKS: [&str; 3] = ["archive", "sweep", "scrub"];
 
 /// The kinds of errors that are counted from the first second on; others appear when they happen.
-const ERRORS: [&str; 7] = ["archive", "busy", "corrupt", "internal", "stopping", "stream", "unavailable"];
+const ERRORS: [&str; 8] = ["archive", "busy", "corrupt", "internal", "missing", "stopping", "stream", "unavailable"];
 
 /// Everything that `/metrics` shows.
 pub struct Metrics {

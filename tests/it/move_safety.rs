@@ -503,6 +503,30 @@ fn a_bucket_that_is_not_ours_stops_the_archiver() {
     });
 }
 
+/// A bucket that lost everything is away; one that lost an object says which. Neither is an empty log.
+#[test]
+fn what_the_cold_tier_lost_is_never_an_empty_log() {
+    on_each_engine(&[], async |daemon, s3| {
+        let all = due(daemon, "i", 50).await;
+        daemon.archive().await;
+        // Purged, so that no reader knows anything from before.
+        daemon.archive().await;
+        let (bucket, aside) = (s3.bucket_folder().join("logs"), s3.bucket_folder().join("aside"));
+        let read = async || {
+            let answer = daemon.get("/apps/a/instances/i/records").await;
+            (answer.status, answer.json()["type"].as_str().unwrap_or_default().to_owned())
+        };
+        std::fs::rename(&bucket, &aside).expect("moved");
+        assert_eq!(read().await, (503, "urn:logtier:problem:unavailable".to_owned()));
+        std::fs::create_dir_all(bucket.join("v1")).expect("created");
+        std::fs::copy(aside.join("v1/cluster.json"), bucket.join("v1/cluster.json")).expect("copied");
+        assert_eq!(read().await, (500, "urn:logtier:problem:missing".to_owned()));
+        std::fs::remove_dir_all(&bucket).expect("removed");
+        std::fs::rename(&aside, &bucket).expect("moved back");
+        expect_all(daemon, "i", &all).await;
+    });
+}
+
 /// A rehearsal says what the run does that it stands for, however much that is.
 #[test]
 fn a_dry_run_counts_what_the_run_moves() {

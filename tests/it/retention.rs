@@ -15,6 +15,7 @@ use crate::harness::scenes::due;
 use crate::harness::{Engine, Tiers, on_each_pair};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+const HOT_FOR: &str = "LOGTIER_RETENTION__DEFAULT__HOT_FOR";
 const COLD_FOR: &str = "LOGTIER_RETENTION__DEFAULT__COLD_FOR";
 
 fn on_each(test: impl AsyncFn(&Tiers, Clock)) {
@@ -26,6 +27,11 @@ async fn archive(daemon: &Daemon) -> Value {
     let report = daemon.archive().await;
     assert_eq!(report["failures"], json!([]), "{report}");
     report
+}
+
+/// What a run would do.
+async fn rehearse(daemon: &Daemon) -> Value {
+    daemon.post("/archive?dry_run=true", "").await.expect(200).json()
 }
 
 async fn is_gone(daemon: &Daemon, instance: &str) -> bool {
@@ -65,9 +71,29 @@ fn shorter_ages_reach_archived_attempts_but_not_before_the_grace() {
         assert_eq!(status["retention"]["agreed"], true, "{status}");
         assert!(explain(&daemon, "i").await["longer_ages_until"].is_string());
         clock.advance(DAY);
+        let foreseen = rehearse(&daemon).await;
+        assert_eq!((&foreseen["expired"], &foreseen["ends"][0]["instance"]), (&json!(1), &json!("i")), "{foreseen}");
         let report = archive(&daemon).await;
         assert_eq!((&report["reaged"], &report["expired"]), (&json!(1), &json!(1)), "{report}");
         assert!(is_gone(&daemon, "i").await);
+        daemon.stop().await;
+    });
+}
+
+/// What has to move under rules that no run has applied yet is told before it moves.
+#[test]
+fn a_rehearsal_knows_what_a_shorter_hot_for_moves() {
+    on_each(async |tiers, clock| {
+        let daemon = Daemon::start_at(tiers, &[(HOT_FOR, "30d")], clock.clone()).await;
+        due(&daemon, "i", 50).await;
+        assert_eq!((&archive(&daemon).await["attempts"], &rehearse(&daemon).await["attempts"]), (&json!(0), &json!(0)));
+        daemon.stop().await;
+        clock.advance(DAY);
+        let daemon = Daemon::start_at(tiers, &[(HOT_FOR, "1h")], clock.clone()).await;
+        let foreseen = rehearse(&daemon).await;
+        assert_eq!((&foreseen["attempts"], &foreseen["lines"]), (&json!(1), &json!(50)), "{foreseen}");
+        assert_eq!(archive(&daemon).await["attempts"], 1);
+        assert_eq!(rehearse(&daemon).await["attempts"], 0);
         daemon.stop().await;
     });
 }

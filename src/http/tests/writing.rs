@@ -201,6 +201,10 @@ async fn declare_then_finish() {
         (&silent["app"], &silent["instance"], &silent["state"]),
         (&json!("a/b"), &json!("c/d"), &json!("finished"))
     );
+    // It may be a slip, unless the client counted.
+    assert_eq!(silent["warnings"].as_array().map(Vec::len), Some(1), "{silent}");
+    let counted = daemon.post("/api/v1/instances/finish?app=a/b&instance=c%2Fd", r#"{"lines":0}"#).await.json();
+    assert!(counted.get("warnings").is_none(), "{counted}");
     assert_eq!(daemon.get("/api/v1/apps/a%2Fb/instances/c%2Fd").await.json()["lines"], 0);
 }
 

@@ -82,7 +82,12 @@ impl Process {
     }
 
     pub async fn get(&self, path: &str) -> (u16, String) {
-        let answer = self.client.get(format!("{}/api/v1{path}", self.url)).send().await.expect("an answer");
+        self.probe(&format!("/api/v1{path}")).await
+    }
+
+    /// What stands outside of the API.
+    pub async fn probe(&self, path: &str) -> (u16, String) {
+        let answer = self.client.get(format!("{}{path}", self.url)).send().await.expect("an answer");
         (answer.status().as_u16(), answer.text().await.expect("a whole answer"))
     }
 

@@ -38,6 +38,7 @@ async fn fill(tiers: &Tiers, disk: &Disk<'_>, rounds: u64) {
                 (status, text) => panic!("{status} {text}"),
             }
         }
+        assert_eq!(daemon.probe("/readyz").await.0, 503);
         // Reads need no room.
         check(&daemon, acknowledged).await;
         disk.grow(MEGABYTES * (round + 1));
