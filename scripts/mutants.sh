@@ -47,17 +47,17 @@ mutant purge-before-publish src/archive/agenda.rs \
 mutant grace src/archive/agenda.rs \
     's/\.after\(policy\.purge_grace\)/.after(if ON { Duration::ZERO } else { policy.purge_grace })/' \
     --lib chunks_go_only_after_the_grace
-mutant fsync-database src/db/mod.rs \
+mutant fsync-database src/db/engine.rs \
     's/sqlx::query\(\*statement\)/sqlx::query(if ON \&\& statement.contains("synchronous") { "PRAGMA synchronous = NORMAL" } else { *statement })/' \
     --lib sqlite_syncs_every_commit
 mutant fsync-folder src/cold/open.rs \
     's/with_fsync\(true\)/with_fsync(!ON)/' \
     --lib a_folder_syncs_what_it_writes
 mutant doomed-upload src/catalog/publish.rs \
-    's/sqlx::query\(sql::make_live\(\)\)/sqlx::query(sqlx::AssertSqlSafe(sql::make_live().replace(" AND state = 0", if ON { "" } else { " AND state = 0" })))/' \
+    's/sqlx::query\(sql_publish::make_live\(\)\)/sqlx::query(sqlx::AssertSqlSafe(sql_publish::make_live().replace(" AND state = 0", if ON { "" } else { " AND state = 0" })))/' \
     --test it an_upload_that_the_sweeper_dooms
 mutant deleted-in-between src/catalog/publish.rs \
-    's/(sql::raise_watermark\(entry\.shard\))/$1.replace(" AND state NOT IN (3, 4)", if ON { "" } else { " AND state NOT IN (3, 4)" })/' \
+    's/(sql_publish::lock_watermarks\(entries\[0\]\.shard, entries\.len\(\), db\.engine\(\)\))/$1.replace(" AND state NOT IN (3, 4)", if ON { "" } else { " AND state NOT IN (3, 4)" })/' \
     --test it an_attempt_deleted_between_plan_and_publish
 mutant finish-keeps-expiry src/catalog/declare.rs \
     's/(sql::finish_attempt\(home\.shard\))/$1.replace("expires_at = NULL, ", if ON { "" } else { "expires_at = NULL, " })/' \

@@ -1,17 +1,18 @@
 //! The third verb: stream the chunks of some attempts into one object.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::agenda::{Due, agenda};
 use super::candidates::{Candidate, Group};
 use super::plan::Planned;
+use super::read_ahead::ReadAhead;
 use super::rules::RulesInForce;
 use super::{ArchiveError, Shared};
 use crate::catalog::Attempt;
 use crate::cold;
 use crate::cold::segment::{AttemptMeta, Extent, SegmentHeader, SegmentWriter, TsRange, Written};
 use crate::db::{self, Home};
-use crate::hot;
+use crate::hot::{self, StoredChunk};
 use crate::model::{AttemptId, AttemptKey, Identity, Job, LineRange};
 
 /// An object that was uploaded. Nothing says yet that it can be read.
@@ -38,12 +39,6 @@ pub(super) struct BuiltEntry {
     /// Why its next chunk cannot be read, if so; what comes before it moves.
     pub(super) damage: Option<String>,
 }
-
-/// Attempts whose rows are read together.
-const ROWS_AT_A_TIME: usize = 64;
-
-/// How far ahead a shard's candidates are looked for, among those of all shards: 64 of each of 16.
-const LOOK_AHEAD: usize = 1_024;
 
 /// Chunks read at a time: half a MiB of usual records.
 const CHUNKS_AT_A_TIME: u32 = 16;
@@ -107,21 +102,18 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     async fn fill(&mut self, writer: &mut SegmentWriter, queue: &mut Queue<'_>) -> Result<(), ArchiveError> {
-        let (candidates, skipped) = (queue.candidates, queue.skipped);
-        let mut rows: HashMap<AttemptId, Attempt> = HashMap::new();
-        for (at, candidate) in candidates.iter().enumerate() {
+        let mut ahead = ReadAhead::new(&self.shared.catalog, queue.candidates);
+        for (at, candidate) in queue.candidates.iter().enumerate() {
             if writer.is_full(self.shared.settings.object_bytes) {
                 return Ok(());
             }
             if self.shared.stop.is_cancelled() {
                 return Err(ArchiveError::Stopping);
             }
-            if !rows.contains_key(&candidate.id) {
-                rows.extend(self.read_rows(&candidate.home, &candidates[at..]).await?);
-            }
+            let found = ahead.take(at).await?;
             queue.taken = at + 1;
-            let is_whole = match rows.remove(&candidate.id).filter(|_| !skipped.contains(&candidate.id)) {
-                Some(attempt) => self.write(writer, candidate, attempt).await?,
+            let is_whole = match found.filter(|_| !queue.skipped.contains(&candidate.id)) {
+                Some((attempt, chunks)) => self.write(writer, candidate, attempt, chunks).await?,
                 None => true,
             };
             // The rest of an attempt that filled the object goes into the next one, when it is
@@ -133,24 +125,13 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// The rows of the first candidates of a shard, as they are now.
-    async fn read_rows(
-        &self,
-        home: &Home,
-        candidates: &[Candidate],
-    ) -> Result<HashMap<AttemptId, Attempt>, ArchiveError> {
-        let same_shard = candidates.iter().take(LOOK_AHEAD).filter(|candidate| candidate.home.shard == home.shard);
-        let ids: Vec<AttemptId> = same_shard.take(ROWS_AT_A_TIME).map(|candidate| candidate.id).collect();
-        let rows = self.shared.catalog.attempts(home, &ids).await?;
-        Ok(rows.into_iter().map(|attempt| (attempt.id, attempt)).collect())
-    }
-
     /// Writes what is due of an attempt; false where the object became full before its end.
     async fn write(
         &mut self,
         writer: &mut SegmentWriter,
         candidate: &Candidate,
         attempt: Attempt,
+        chunks: Vec<StoredChunk>,
     ) -> Result<bool, ArchiveError> {
         let home = &candidate.home;
         let job: Option<Job> = self.shared.catalog.optional_name(&home.db, attempt.job_id).await?;
@@ -172,17 +153,30 @@ impl Builder<'_> {
             early: candidate.early,
             damage: None,
         };
-        let copied = self.copy(writer, &mut entry).await;
+        let copied = self.copy(writer, &mut entry, chunks).await;
         writer.end()?;
         self.entries.push(entry);
         copied
     }
 
-    async fn copy(&mut self, writer: &mut SegmentWriter, entry: &mut BuiltEntry) -> Result<bool, ArchiveError> {
+    /// Copies lines chunk by chunk; `ahead` are some that were read already.
+    async fn copy(
+        &mut self,
+        writer: &mut SegmentWriter,
+        entry: &mut BuiltEntry,
+        mut ahead: Vec<StoredChunk>,
+    ) -> Result<bool, ArchiveError> {
         while entry.lines.end() < entry.due.lines.end() {
             let left = LineRange::new(entry.lines.end(), entry.due.lines.end());
-            let chunks = match hot::scan(&entry.home, entry.attempt.id, left, CHUNKS_AT_A_TIME).await {
-                Ok(chunks) if chunks.first().is_some_and(|chunk| chunk.lines.start() == left.start()) => chunks,
+            let begins =
+                |chunks: &[StoredChunk]| chunks.first().is_some_and(|chunk| chunk.lines.start() == left.start());
+            ahead.retain(|chunk| !chunk.lines.intersect(left).is_empty());
+            let scanned = match begins(&ahead) {
+                true => Ok(std::mem::take(&mut ahead)),
+                false => hot::scan(&entry.home, entry.attempt.id, left, CHUNKS_AT_A_TIME).await,
+            };
+            let chunks = match scanned {
+                Ok(chunks) if begins(&chunks) => chunks,
                 Ok(_) => return damaged(entry, format!("line {} is not in the hot tier", left.start())),
                 Err(db::Error::Row(what)) => return damaged(entry, what),
                 Err(error) => return Err(error.into()),

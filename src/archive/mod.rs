@@ -48,6 +48,7 @@ mod plan;
 mod pressure;
 mod publish;
 mod purge;
+mod read_ahead;
 mod reage;
 mod report;
 mod retire;

@@ -17,6 +17,9 @@ const CHUNKS_PER_TX: u32 = 500;
 /// Attempts that one transaction purges.
 const ATTEMPTS_PER_TX: usize = 100;
 
+/// Attempts whose chunks go with one statement.
+const ATTEMPTS_AT_A_TIME: usize = 64;
+
 /// What a purge did.
 #[derive(Debug, Default)]
 pub(super) struct Purged {
@@ -93,18 +96,26 @@ async fn one_transaction(home: &Home, lease: &Lease, work: &[(AttemptId, u64)]) 
 
 async fn delete(tx: &mut Connection, home: &Home, work: &[(AttemptId, u64)]) -> crate::db::Result<(u64, usize)> {
     let (mut deleted, mut done) = (0, 0);
-    for (id, below) in work {
-        let room = CHUNKS_PER_TX - (deleted as u32).min(CHUNKS_PER_TX);
+    for some in work.chunks(ATTEMPTS_AT_A_TIME) {
+        let room = CHUNKS_PER_TX.saturating_sub(deleted as u32);
         if room == 0 {
             break;
         }
-        let end = hot::oldest_line_after(tx, home.shard, *id, room).await?;
-        let end = end.map_or(*below, |line| line.min(*below));
-        deleted += hot::delete_below(tx, home.shard, *id, end).await?;
-        if end < *below {
+        let ids: Vec<AttemptId> = some.iter().map(|(id, _)| *id).collect();
+        let found = hot::first_lines(tx, home.shard, &ids, room + 1).await?;
+        // The first chunk that is too many, and so the attempt that is not seen to its end.
+        let cut = found.get(room as usize).and_then(|(id, line)| Some((ids.iter().position(|one| one == id)?, *line)));
+        let whole = cut.map_or(some.len(), |(at, _)| at);
+        if whole > 0 {
+            deleted += hot::delete_several_below(tx, home.shard, &some[..whole]).await?;
+            done += whole;
+        }
+        if let Some((at, line)) = cut {
+            let (id, below) = some[at];
+            deleted += hot::delete_below(tx, home.shard, id, line.min(below)).await?;
+            done += usize::from(line >= below);
             break;
         }
-        done += 1;
     }
     Ok((deleted, done))
 }

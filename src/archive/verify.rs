@@ -4,11 +4,12 @@
 //! hashed chunk by chunk and compared with the hashes in the chunk rows, which were made when the
 //! records arrived and are read again from the database now: nothing that `build` remembers counts.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use xxhash_rust::xxh3::Xxh3;
 
 use super::build::{Built, BuiltEntry};
+use super::read_ahead::{LOOK_AHEAD, ROWS_AT_A_TIME};
 use super::{ArchiveError, Shared};
 use crate::cold::segment::{Entry, LineBlock, Replay, Replayed};
 use crate::hot::{self, ChunkHeader};
@@ -28,11 +29,15 @@ impl Verified {
 /// Chunk rows asked for at a time; without their payload they are some 50 bytes each.
 const HEADERS_AT_A_TIME: u32 = 1_000;
 
+/// Attempts whose records take no more have few chunks: their rows are read together.
+const SMALL_BYTES: u64 = 1 << 20;
+
 pub(super) async fn verify(shared: &Shared, built: Built) -> Result<Verified, ArchiveError> {
     let key = built.planned.key.clone();
     let mismatch = |(culprit, what): Difference| ArchiveError::Mismatch { key: key.to_string(), what, culprit };
     let mut replay = Replay::open(&shared.store, &key, built.written.byte_length, built.written.hash).await?;
-    let mut entries = built.entries.iter();
+    let mut entries = built.entries.as_slice();
+    let mut ahead = HashMap::new();
     let mut comparison: Option<Comparison<'_>> = None;
     while let Some(replayed) = replay.next().await? {
         match replayed {
@@ -40,9 +45,12 @@ pub(super) async fn verify(shared: &Shared, built: Built) -> Result<Verified, Ar
                 if let Some(before) = comparison.take() {
                     before.end().map_err(mismatch)?;
                 }
-                let expected =
-                    entries.next().ok_or_else(|| mismatch((None, "it has an attempt too many".to_owned())))?;
-                comparison = Some(Comparison::begin(expected, &found).map_err(mismatch)?);
+                let Some(expected) = entries.first() else {
+                    return Err(mismatch((None, "it has an attempt too many".to_owned())));
+                };
+                let headers = headers_of(entries, &mut ahead).await?;
+                comparison = Some(Comparison::begin(expected, headers, &found).map_err(mismatch)?);
+                entries = &entries[1..];
             }
             Replayed::Lines(block) => {
                 let comparison =
@@ -57,11 +65,30 @@ pub(super) async fn verify(shared: &Shared, built: Built) -> Result<Verified, Ar
     if let Some(last) = comparison {
         last.end().map_err(mismatch)?;
     }
-    if entries.next().is_some() {
+    if !entries.is_empty() {
         return Err(mismatch((None, "it lacks an attempt".to_owned())));
     }
     shared.metrics.objects_verified.inc();
     Ok(Verified { built })
+}
+
+/// Chunk rows of the first entry as far as they were read together with those of other small ones.
+async fn headers_of(
+    entries: &[BuiltEntry],
+    ahead: &mut HashMap<AttemptId, Vec<ChunkHeader>>,
+) -> Result<VecDeque<ChunkHeader>, ArchiveError> {
+    let BuiltEntry { home, attempt, lines, .. } = &entries[0];
+    let is_small = |entry: &&BuiltEntry| entry.attempt.raw_bytes <= SMALL_BYTES && entry.home.shard == home.shard;
+    if is_small(&&entries[0]) && !ahead.contains_key(&attempt.id) {
+        let next = entries.iter().take(LOOK_AHEAD).filter(is_small).take(ROWS_AT_A_TIME);
+        let ids: Vec<AttemptId> = next.map(|entry| entry.attempt.id).collect();
+        // Nothing of one is also an answer.
+        ahead.extend(ids.iter().map(|id| (*id, Vec::new())));
+        ahead.extend(hot::headers_of_several(home, &ids, HEADERS_AT_A_TIME).await?);
+    }
+    let mut headers = VecDeque::from(ahead.remove(&attempt.id).unwrap_or_default());
+    headers.retain(|header| lines.contains(header.lines.start()));
+    Ok(headers)
 }
 
 /// What differs, and the attempt that it is about where one can be told.
@@ -76,12 +103,12 @@ struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    fn begin(entry: &'a BuiltEntry, found: &Entry) -> Result<Self, Difference> {
+    fn begin(entry: &'a BuiltEntry, headers: VecDeque<ChunkHeader>, found: &Entry) -> Result<Self, Difference> {
         let same = found.attempt.id == entry.attempt.id && found.lines() == entry.lines;
         if !same {
             return Err((None, format!("attempt {} holds lines {}", found.attempt.id.get(), found.lines())));
         }
-        Ok(Self { entry, next_line: entry.lines.start(), headers: VecDeque::new(), hash: Xxh3::new() })
+        Ok(Self { entry, next_line: entry.lines.start(), headers, hash: Xxh3::new() })
     }
 
     /// Outer errors: the tiers could not be asked. Inner ones: they differ.

@@ -187,13 +187,8 @@ impl super::Catalog {
         lease: &Lease,
         rows: Vec<(Seen, Millis)>,
     ) -> std::result::Result<(), LeaseError> {
-        fenced(home, lease, "catalog::postpone", rows, |tx, _, shard, (seen, until)| {
-            Box::pin(async move {
-                let query = sqlx::query(sqlx::AssertSqlSafe(sql::postpone(shard))).bind(until.get());
-                seen.bind(query).execute(tx).await.map(drop).map_err(Error::from)
-            })
-        })
-        .await
+        let rows = rows.into_iter().map(|(seen, until)| (seen, 0, until)).collect();
+        self.purged(home, lease, rows).await
     }
 
     /// Marks attempts as finished that nobody wrote to for long; those written to since stay open.
@@ -220,13 +215,22 @@ impl super::Catalog {
         lease: &Lease,
         rows: Vec<(Seen, u64, Millis)>,
     ) -> std::result::Result<(), LeaseError> {
-        fenced(home, lease, "catalog::purged", rows, |tx, _, shard, (seen, line, due_at)| {
+        fenced_together(home, lease, "catalog::purged", rows, |tx, home, rows| {
             Box::pin(async move {
-                let line = line as i64;
-                let query = sqlx::query(sqlx::AssertSqlSafe(sql::set_purged(shard)));
-                query.bind(line).bind(seen.id.get()).bind(line).execute(&mut *tx).await?;
-                let query = sqlx::query(sqlx::AssertSqlSafe(sql::postpone(shard))).bind(due_at.get());
-                seen.bind(query).execute(tx).await.map(drop).map_err(Error::from)
+                for some in super::in_powers_of_two(rows) {
+                    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql::purged(home.shard, some.len())));
+                    for (seen, line, _) in some {
+                        query = query.bind(seen.id.get()).bind(*line as i64).bind(*line as i64);
+                    }
+                    for (seen, _, due_at) in some {
+                        query = seen.bind(query).bind(due_at.get());
+                    }
+                    for (seen, ..) in some {
+                        query = query.bind(seen.id.get());
+                    }
+                    query.execute(&mut *tx).await?;
+                }
+                Ok(())
             })
         })
         .await
@@ -264,6 +268,29 @@ where
     T: Copy + Send + Sync + 'static,
     F: for<'c> Fn(&'c mut Connection, &'c Arc<Db>, Shard, T) -> Step<'c> + Copy + Send + Sync + 'static,
 {
+    fenced_together(home, lease, name, rows, move |tx, home, rows| {
+        Box::pin(async move {
+            for row in rows {
+                change(tx, &home.db, home.shard, *row).await?;
+            }
+            Ok(())
+        })
+    })
+    .await
+}
+
+/// Runs `change` for some rows at a time, in transactions that begin with the fence.
+async fn fenced_together<T, F>(
+    home: &Home,
+    lease: &Lease,
+    name: &'static str,
+    rows: Vec<T>,
+    change: F,
+) -> std::result::Result<(), LeaseError>
+where
+    T: Copy + Send + Sync + 'static,
+    F: for<'c> Fn(&'c mut Connection, &'c Home, &'c [T]) -> Step<'c> + Copy + Send + Sync + 'static,
+{
     for some in rows.chunks(ROWS_PER_TX) {
         let (some, lease, home_in_tx) = (some.to_vec(), lease.clone(), home.clone());
         home.db
@@ -271,9 +298,7 @@ where
                 let (some, lease, home) = (some.clone(), lease.clone(), home_in_tx.clone());
                 Box::pin(async move {
                     lease.assert_held(&home.db, tx).await?;
-                    for row in some {
-                        change(tx, &home.db, home.shard, row).await?;
-                    }
+                    change(tx, &home, &some).await?;
                     Ok::<_, LeaseError>(())
                 })
             })

@@ -33,6 +33,7 @@ mod snapshot;
 mod sql;
 mod sql_aside;
 mod sql_audit;
+mod sql_publish;
 mod sql_rebuild;
 mod sql_rewrite;
 mod sql_rules;

@@ -1,10 +1,10 @@
 //! The move becomes true here: parts appear and watermarks rise, in one transaction each time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::attempts::ROWS_PER_TX;
-use super::{Catalog, Lease, LeaseError, Sealed, SegmentId, in_powers_of_two, sql};
+use super::{Catalog, Lease, LeaseError, Sealed, SegmentId, in_powers_of_two, sql, sql_publish};
 use crate::db::{Connection, Db, Error, Result, Shard};
 use crate::model::{AttemptId, LevelSet, LineRange, Millis, Timestamp};
 
@@ -81,7 +81,7 @@ impl Catalog {
             let (lease, db, sealed) = (lease.clone(), Arc::clone(&db_in_tx), sealed.clone());
             Box::pin(async move {
                 lease.assert_held(&db, tx).await?;
-                let update = sqlx::query(sql::make_live()).bind(sealed.byte_length as i64);
+                let update = sqlx::query(sql_publish::make_live()).bind(sealed.byte_length as i64);
                 let update = update.bind(sealed.hash.to_vec()).bind(sealed.index_offset as i64);
                 let update = update.bind(sealed.frames_offset as i64);
                 let update = update.bind(sealed.filter_offset as i64).bind(sealed.entries as i64);
@@ -111,17 +111,15 @@ impl Catalog {
                 lease.assert_held(&db, tx).await?;
                 let mut done = Published::default();
                 for of_shard in entries.chunk_by(|a, b| a.shard == b.shard) {
-                    let mut accepted = Vec::with_capacity(of_shard.len());
-                    for entry in of_shard {
-                        if raise_watermark(tx, entry, times).await? { accepted.push(entry) } else { done.refused += 1 }
-                    }
+                    let accepted = raise_watermarks(tx, &db, of_shard, times).await?;
+                    done.refused += (of_shard.len() - accepted.len()) as u64;
                     replace_empty_parts(tx, of_shard[0].shard, &accepted, times.now).await?;
                     insert_parts(tx, of_shard[0].shard, segment, &accepted).await?;
                     done.attempts += accepted.len() as u64;
                     done.lines += accepted.iter().map(|entry| entry.lines.len()).sum::<u64>();
                     done.raw_bytes += accepted.iter().map(|entry| entry.raw_bytes).sum::<u64>();
                 }
-                let update = sqlx::query(sql::count_entries()).bind(done.attempts as i64);
+                let update = sqlx::query(sql_publish::count_entries()).bind(done.attempts as i64);
                 let update = update.bind(done.lines as i64).bind(segment.get());
                 match update.execute(tx).await.map_err(Error::from)?.rows_affected() {
                     1 => Ok(done),
@@ -144,30 +142,92 @@ pub struct PublishTimes {
     pub check_at: Millis,
 }
 
-/// A part is published only over what it replaces; a row that moved on gets none.
-async fn raise_watermark(tx: &mut Connection, entry: &NewEntry, times: PublishTimes) -> Result<bool> {
-    let end = entry.lines.end() as i64;
-    let update = sqlx::query(sqlx::AssertSqlSafe(sql::raise_watermark(entry.shard)))
-        .bind(times.now.get())
-        .bind(entry.raw_bytes as i64)
-        .bind(entry.meta_version as i32)
-        .bind(entry.planned_meta as i32)
-        .bind(entry.expires_at.map(Millis::get))
-        .bind(entry.rule_id)
-        .bind(end)
-        .bind(times.now.get())
-        .bind(times.purge_at.get())
-        .bind(end)
-        .bind(entry.id.get())
-        .bind(entry.lines.start() as i64);
-    Ok(update.execute(tx).await?.rows_affected() == 1)
+/// Answers the entries that were accepted: a part is published only over what it replaces, and a row that
+/// moved on or is gone gets none.
+async fn raise_watermarks<'a>(
+    tx: &mut Connection,
+    db: &Db,
+    entries: &'a [NewEntry],
+    times: PublishTimes,
+) -> Result<Vec<&'a NewEntry>> {
+    let mut raised = Vec::with_capacity(entries.len());
+    for some in in_powers_of_two(entries) {
+        let rows = lock_watermarks(tx, db, some).await?;
+        let accepted = some.iter().filter_map(|entry| {
+            let row = rows.get(&entry.id).filter(|row| row.archived_line == entry.lines.start())?;
+            Some((entry, *row))
+        });
+        let accepted: Vec<(&NewEntry, Watermark)> = accepted.collect();
+        for some in in_powers_of_two(&accepted) {
+            raise(tx, some, times).await?;
+        }
+        raised.extend(accepted.into_iter().map(|(entry, _)| entry));
+    }
+    Ok(raised)
+}
+
+/// What of a row decides on its publication.
+#[derive(Debug, Clone, Copy)]
+struct Watermark {
+    archived_line: u64,
+    next_line: u64,
+    meta_version: i64,
+}
+
+/// The rows of entries of one shard, which nobody else changes until the transaction ends. Those that
+/// expired or were deleted are left out.
+async fn lock_watermarks(tx: &mut Connection, db: &Db, entries: &[NewEntry]) -> Result<HashMap<AttemptId, Watermark>> {
+    let statement = sql_publish::lock_watermarks(entries[0].shard, entries.len(), db.engine());
+    let mut find = sqlx::query_as(sqlx::AssertSqlSafe(statement));
+    for entry in entries {
+        find = find.bind(entry.id.get());
+    }
+    let rows: Vec<(i64, i64, i64, i64)> = find.fetch_all(tx).await?;
+    let rows = rows.into_iter().map(|(id, archived_line, next_line, meta_version)| {
+        let (archived_line, next_line) = (archived_line.unsigned_abs(), next_line.unsigned_abs());
+        (AttemptId::stored(id), Watermark { archived_line, next_line, meta_version })
+    });
+    Ok(rows.collect())
+}
+
+/// Raises the watermarks of rows of one shard that were locked, in one statement.
+async fn raise(tx: &mut Connection, entries: &[(&NewEntry, Watermark)], times: PublishTimes) -> Result<()> {
+    let statement = sql_publish::raise_watermarks(entries[0].0.shard, entries.len());
+    let mut update = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(times.now.get());
+    for (entry, _) in entries {
+        update = update.bind(entry.id.get()).bind(entry.raw_bytes as i64);
+    }
+    for (entry, _) in entries {
+        update = update.bind(entry.id.get()).bind(entry.meta_version);
+    }
+    for (entry, row) in entries {
+        let as_planned = row.meta_version == entry.planned_meta;
+        update = update.bind(entry.id.get()).bind(entry.expires_at.filter(|_| as_planned).map(Millis::get));
+    }
+    for (entry, _) in entries {
+        update = update.bind(entry.id.get()).bind(entry.rule_id);
+    }
+    for (entry, row) in entries {
+        let due_at = if row.next_line > entry.lines.end() { times.now } else { times.purge_at };
+        update = update.bind(entry.id.get()).bind(due_at.get());
+    }
+    for (entry, _) in entries {
+        update = update.bind(entry.id.get()).bind(entry.lines.end() as i64);
+    }
+    for (entry, _) in entries {
+        update = update.bind(entry.id.get());
+    }
+    match update.execute(tx).await?.rows_affected() {
+        rows if rows == entries.len() as u64 => Ok(()),
+        rows => Err(Error::RowCount { statement: "catalog::publish", rows, expected: entries.len() as u64 }),
+    }
 }
 
 /// An entry without lines says what a later entry says better; it would also stand in its place.
 async fn replace_empty_parts(tx: &mut Connection, shard: Shard, entries: &[&NewEntry], now: Millis) -> Result<()> {
     let mut dead = BTreeMap::new();
     for some in in_powers_of_two(entries) {
-        let mut find = sqlx::query_scalar(sqlx::AssertSqlSafe(sql::empty_parts(shard, some.len())));
+        let mut find = sqlx::query_scalar(sqlx::AssertSqlSafe(sql_publish::empty_parts(shard, some.len())));
         for entry in some {
             find = find.bind(entry.id.get());
         }
@@ -175,7 +235,7 @@ async fn replace_empty_parts(tx: &mut Connection, shard: Shard, entries: &[&NewE
         if segments.is_empty() {
             continue;
         }
-        let mut delete = sqlx::query(sqlx::AssertSqlSafe(sql::delete_empty_parts(shard, some.len())));
+        let mut delete = sqlx::query(sqlx::AssertSqlSafe(sql_publish::delete_empty_parts(shard, some.len())));
         for entry in some {
             delete = delete.bind(entry.id.get());
         }
@@ -189,7 +249,7 @@ async fn replace_empty_parts(tx: &mut Connection, shard: Shard, entries: &[&NewE
 
 async fn insert_parts(tx: &mut Connection, shard: Shard, segment: SegmentId, entries: &[&NewEntry]) -> Result<()> {
     for some in in_powers_of_two(entries) {
-        let mut insert = sqlx::query(sqlx::AssertSqlSafe(sql::insert_parts(shard, some.len())));
+        let mut insert = sqlx::query(sqlx::AssertSqlSafe(sql_publish::insert_parts(shard, some.len())));
         for entry in some {
             insert = insert
                 .bind(entry.id.get())

@@ -14,7 +14,7 @@ use ulid::Ulid;
 
 use super::publish::{Death, count_dead};
 use super::rebuild_rows::{bind_changed, bind_new, insert_parts, known_parts, make_known};
-use super::{Attempt, Catalog, NaturalKey, SegmentId, in_powers_of_two, sql, sql_rebuild};
+use super::{Attempt, Catalog, NaturalKey, SegmentId, in_powers_of_two, sql, sql_publish, sql_rebuild};
 use crate::db::{Connection, Error, Home, Result};
 use crate::model::{AttemptId, AttemptState, Labels, LevelSet, LineRange, Millis, Outcome, Timestamp};
 
@@ -288,8 +288,10 @@ impl<'a> Merge<'a> {
         make_known(tx, self.segment, self.now).await?;
         insert_parts(tx, self.home, self.segment, &self.accepted).await?;
         let id = SegmentId::of(self.segment.ulid).get();
-        let count =
-            sqlx::query(sql::count_entries()).bind(self.done.parts as i64).bind(self.done.lines as i64).bind(id);
+        let count = sqlx::query(sql_publish::count_entries())
+            .bind(self.done.parts as i64)
+            .bind(self.done.lines as i64)
+            .bind(id);
         match count.execute(tx).await?.rows_affected() {
             1 => Ok(self.done),
             rows => Err(Error::RowCount { statement: "catalog::bring_back", rows, expected: 1 }),

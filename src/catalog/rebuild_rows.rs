@@ -6,7 +6,7 @@ use sqlx::AssertSqlSafe;
 use ulid::Ulid;
 
 use super::rebuild::{FoundEntry, FoundSegment, KnownPart};
-use super::{Attempt, SegmentId, bytes, column, count, in_powers_of_two, sql, sql_rebuild};
+use super::{Attempt, SegmentId, bytes, column, count, in_powers_of_two, sql, sql_publish, sql_rebuild};
 use crate::db::{Connection, Error, Home, Result};
 use crate::model::{AttemptId, LineRange, Millis, Outcome, Timestamp};
 
@@ -45,7 +45,7 @@ pub(super) async fn make_known(tx: &mut Connection, segment: &FoundSegment, now:
     let due_at = now.after(LOOK_AFTER).get();
     let write = match state {
         Some(1) => return Ok(()),
-        Some(0) => sqlx::query(sql::make_live())
+        Some(0) => sqlx::query(sql_publish::make_live())
             .bind(segment.byte_length as i64)
             .bind(None::<Vec<u8>>)
             .bind(segment.index_offset as i64)
@@ -80,7 +80,7 @@ pub(super) async fn insert_parts(
     entries: &[&FoundEntry],
 ) -> Result<()> {
     for some in in_powers_of_two(entries) {
-        let mut insert = sqlx::query(AssertSqlSafe(sql::insert_parts(home.shard, some.len())));
+        let mut insert = sqlx::query(AssertSqlSafe(sql_publish::insert_parts(home.shard, some.len())));
         for entry in some {
             insert = insert.bind(entry.id.get()).bind(entry.lines.start() as i64).bind(entry.lines.len() as i64);
             insert = insert.bind(SegmentId::of(segment.ulid).get()).bind(entry.byte_offset as i64);

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use super::attempts::ROWS_PER_TX;
 use super::publish::{Death, count_dead};
-use super::{Catalog, Lease, LeaseError, PublishTimes, Published, Sealed, SegmentId, column, count, sql, sql_rewrite};
+use super::{
+    Catalog, Lease, LeaseError, PublishTimes, Published, Sealed, SegmentId, column, count, sql, sql_publish,
+    sql_rewrite,
+};
 use crate::db::{Connection, Db, Error, Home, Result, Shard};
 use crate::model::{AttemptId, LineRange};
 
@@ -110,7 +113,7 @@ async fn move_some(
             }
             // Ids rise with time: the old ones are locked before the new one, as by everybody else.
             count_dead(tx, &left, Death::Replaced, times.now).await?;
-            let update = sqlx::query(sql::count_entries()).bind(done.attempts as i64);
+            let update = sqlx::query(sql_publish::count_entries()).bind(done.attempts as i64);
             let update = update.bind(done.lines as i64).bind(segment.get());
             match update.execute(tx).await.map_err(Error::from)?.rows_affected() {
                 1 => Ok(done),

@@ -220,10 +220,6 @@ pub(super) fn next_due(shard: Shard) -> String {
     format!("/* catalog::next_due */ SELECT due_at FROM attempt_{shard} WHERE due_at > ? ORDER BY due_at LIMIT 1")
 }
 
-pub(super) fn postpone(shard: Shard) -> String {
-    format!("/* catalog::postpone */ UPDATE attempt_{shard} SET due_at = ? WHERE {UNCHANGED}")
-}
-
 pub(super) fn infer_finish(shard: Shard) -> String {
     // The conditions are read before the assignments change what they look at: WHERE comes first.
     format!(
@@ -232,8 +228,16 @@ pub(super) fn infer_finish(shard: Shard) -> String {
     )
 }
 
-pub(super) fn set_purged(shard: Shard) -> String {
-    format!("/* catalog::purged */ UPDATE attempt_{shard} SET purged_line = ? WHERE id = ? AND purged_line < ?")
+/// Rows that changed since they were seen stay due. `due_at` is assigned last, as its new value is what a
+/// condition would read on MySQL.
+pub(super) fn purged(shard: Shard, attempts: usize) -> String {
+    format!(
+        "/* catalog::purged */ UPDATE attempt_{shard} SET purged_line = CASE {} ELSE purged_line END, \
+         due_at = CASE {} ELSE due_at END WHERE id IN ({})",
+        repeat("WHEN id = ? AND purged_line < ? THEN ?", " ", attempts),
+        repeat(&format!("WHEN {UNCHANGED} THEN ?"), " ", attempts),
+        repeat("?", ", ", attempts)
+    )
 }
 
 pub(super) fn attempt_numbers(shard: Shard) -> String {
@@ -326,48 +330,6 @@ pub(super) fn delete_parts(shard: Shard) -> String {
 pub(super) fn insert_segment() -> &'static str {
     "/* catalog::plan_segment */ INSERT INTO segment (id, ulid, app_id, rule_id, finish_day, state, task, fence, \
      entries, dead_entries, line_count, dead_lines, created_at, due_at) VALUES (?, ?, ?, ?, ?, 0, ?, ?, 0, 0, 0, 0, ?, ?)"
-}
-
-pub(super) fn make_live() -> &'static str {
-    "/* catalog::make_live */ UPDATE segment SET state = 1, byte_length = ?, hash = ?, index_offset = ?, \
-     frames_offset = ?, filter_offset = ?, written_entries = ?, written_lines = ?, due_at = ? WHERE id = ? AND state = 0"
-}
-
-/// `due_at`: at `purge_at`, or now when lines came that the plan did not know.
-pub(super) fn raise_watermark(shard: Shard) -> String {
-    format!(
-        "/* catalog::publish */ UPDATE attempt_{shard} SET published_at = ?, archived_bytes = archived_bytes + ?, \
-         archived_meta = ?, expires_at = CASE WHEN meta_version = ? THEN ? ELSE NULL END, rule_id = ?, failures = 0, \
-         due_at = CASE WHEN next_line > ? THEN ? ELSE ? END, archived_line = ? \
-         WHERE id = ? AND archived_line = ? AND state NOT IN (3, 4)"
-    )
-}
-
-pub(super) fn insert_parts(shard: Shard, rows: usize) -> String {
-    format!(
-        "/* catalog::publish */ INSERT INTO part_{shard} (attempt_id, first_line, line_count, segment_id, \
-         byte_offset, byte_length, skip, first_ts, last_ts, levels, frames) VALUES {}",
-        repeat("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ", ", rows)
-    )
-}
-
-pub(super) fn empty_parts(shard: Shard, attempts: usize) -> String {
-    format!(
-        "/* catalog::publish */ SELECT segment_id FROM part_{shard} WHERE attempt_id IN ({}) AND line_count = 0",
-        repeat("?", ", ", attempts)
-    )
-}
-
-pub(super) fn delete_empty_parts(shard: Shard, attempts: usize) -> String {
-    format!(
-        "/* catalog::publish */ DELETE FROM part_{shard} WHERE attempt_id IN ({}) AND line_count = 0",
-        repeat("?", ", ", attempts)
-    )
-}
-
-pub(super) fn count_entries() -> &'static str {
-    "/* catalog::publish */ UPDATE segment SET entries = entries + ?, line_count = line_count + ? \
-     WHERE id = ? AND state = 1"
 }
 
 /// A segment of which the last entry goes is doomed in the same statement. The sweeper looks at

@@ -13,4 +13,7 @@ mod rows;
 mod sql;
 
 pub use chunk::{Chunk, Lines, StoredChunk, encode, hash};
-pub use rows::{ChunkHeader, Outline, delete_below, headers, insert, oldest_line_after, outline, scan, spans};
+pub use rows::{
+    ChunkHeader, Outline, delete_below, delete_several_below, first_lines, headers, headers_of_several, insert,
+    outline, scan, scan_several, spans,
+};

@@ -1,5 +1,7 @@
 //! Chunk rows: insert, scan, delete.
 
+use std::collections::HashMap;
+
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
@@ -70,6 +72,46 @@ pub async fn scan(home: &Home, attempt: AttemptId, lines: LineRange, limit: u32)
         }
     }
     Ok(chunks)
+}
+
+/// The chunks of several attempts, decoded, each's in order; at most `limit` in all, so that some may
+/// lack what comes last. A chunk that cannot be read ends the list of its attempt.
+pub async fn scan_several(
+    home: &Home,
+    attempts: &[AttemptId],
+    limit: u32,
+) -> Result<HashMap<AttemptId, Vec<StoredChunk>>> {
+    let mut found: HashMap<AttemptId, Vec<StoredChunk>> = HashMap::new();
+    let mut unreadable = None;
+    for row in several(home, attempts, sql::scan_several, limit).await? {
+        let id = AttemptId::stored(row.try_get("attempt_id")?);
+        if unreadable == Some(id) {
+            continue;
+        }
+        match decode_row(id, &row) {
+            Ok(chunk) => found.entry(id).or_default().push(chunk),
+            Err(_) => unreadable = Some(id),
+        }
+    }
+    Ok(found)
+}
+
+/// Rows of several attempts.
+async fn several(
+    home: &Home,
+    attempts: &[AttemptId],
+    statement: fn(Shard, usize) -> String,
+    limit: u32,
+) -> Result<Vec<AnyRow>> {
+    if attempts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids = in_power_of_two(attempts);
+    let mut query = sqlx::query(AssertSqlSafe(statement(home.shard, ids.len())));
+    for id in &ids {
+        query = query.bind(id.get());
+    }
+    Ok(query.bind(i64::from(limit)).fetch_all(home.db.pool()).await?)
 }
 
 fn decode_row(attempt: AttemptId, row: &AnyRow) -> Result<StoredChunk> {
@@ -144,27 +186,39 @@ pub async fn headers(home: &Home, attempt: AttemptId, lines: LineRange, limit: u
         .bind(lines.start() as i64)
         .bind(lines.end() as i64)
         .bind(i64::from(limit));
-    let rows = query.fetch_all(home.db.pool()).await?;
-    rows.iter()
-        .map(|row| {
-            let number = |name: &str| row.try_get::<i64, _>(name);
-            let first_line = number("first_line")?.unsigned_abs();
-            Ok(ChunkHeader {
-                lines: LineRange::new(first_line, first_line + number("line_count")?.unsigned_abs()),
-                raw_len: number("raw_len")?.unsigned_abs(),
-                hash: number("hash")?,
-            })
-        })
-        .collect()
+    query.fetch_all(home.db.pool()).await?.iter().map(header_of).collect()
+}
+
+/// The same of several attempts, all their chunks; at most `limit` in all, so that some may lack what
+/// comes last.
+pub async fn headers_of_several(
+    home: &Home,
+    attempts: &[AttemptId],
+    limit: u32,
+) -> Result<HashMap<AttemptId, Vec<ChunkHeader>>> {
+    let mut found: HashMap<AttemptId, Vec<ChunkHeader>> = HashMap::new();
+    for row in several(home, attempts, sql::headers_of_several, limit).await? {
+        found.entry(AttemptId::stored(row.try_get("attempt_id")?)).or_default().push(header_of(&row)?);
+    }
+    Ok(found)
+}
+
+fn header_of(row: &AnyRow) -> Result<ChunkHeader> {
+    let number = |name: &str| row.try_get::<i64, _>(name);
+    let first_line = number("first_line")?.unsigned_abs();
+    Ok(ChunkHeader {
+        lines: LineRange::new(first_line, first_line + number("line_count")?.unsigned_abs()),
+        raw_len: number("raw_len")?.unsigned_abs(),
+        hash: number("hash")?,
+    })
 }
 
 /// Which lines the chunks of these attempts hold, in the order of attempt and line, from `line` of the
 /// first on, at most `limit`. For audits.
 pub async fn spans(home: &Home, ids: &[AttemptId], line: u64, limit: u32) -> Result<Vec<(AttemptId, LineRange)>> {
     let Some((first, others)) = ids.split_first() else { return Ok(Vec::new()) };
-    // Few different statements are prepared; an id below all others stands for "none".
-    let mut others = others.to_vec();
-    others.resize(others.len().next_power_of_two(), others.last().copied().unwrap_or(AttemptId::stored(i64::MIN)));
+    // An id below all others stands for "none".
+    let others = if others.is_empty() { vec![AttemptId::stored(i64::MIN)] } else { in_power_of_two(others) };
     let query = sqlx::query(AssertSqlSafe(sql::spans(home.shard, others.len())));
     let mut query = query.bind(first.get()).bind(line as i64);
     for id in &others {
@@ -181,16 +235,20 @@ pub async fn spans(home: &Home, ids: &[AttemptId], line: u64, limit: u32) -> Res
         .collect()
 }
 
-/// The first line of the chunk with `chunks` chunks before it; `None` where there are no more.
-pub async fn oldest_line_after(
+/// Where the chunks of several attempts begin, in the order of attempt and line, at most `limit`.
+pub async fn first_lines(
     tx: &mut Connection,
     shard: Shard,
-    attempt: AttemptId,
-    chunks: u32,
-) -> Result<Option<u64>> {
-    let query = sqlx::query_scalar(AssertSqlSafe(sql::nth_line(shard))).bind(attempt.get()).bind(i64::from(chunks));
-    let line: Option<i64> = query.fetch_optional(tx).await?;
-    Ok(line.map(i64::unsigned_abs))
+    attempts: &[AttemptId],
+    limit: u32,
+) -> Result<Vec<(AttemptId, u64)>> {
+    let ids = in_power_of_two(attempts);
+    let mut query = sqlx::query_as(AssertSqlSafe(sql::first_lines(shard, ids.len())));
+    for id in &ids {
+        query = query.bind(id.get());
+    }
+    let rows: Vec<(i64, i64)> = query.bind(i64::from(limit)).fetch_all(tx).await?;
+    Ok(rows.into_iter().map(|(id, line)| (AttemptId::stored(id), line.unsigned_abs())).collect())
 }
 
 /// Deletes the chunks that begin below `line`; answers how many.
@@ -198,4 +256,27 @@ pub async fn delete_below(tx: &mut Connection, shard: Shard, attempt: AttemptId,
     let query = sqlx::query(AssertSqlSafe(sql::delete_below(shard)));
     let line = i64::try_from(line).unwrap_or(i64::MAX);
     Ok(query.bind(attempt.get()).bind(line).execute(tx).await?.rows_affected())
+}
+
+/// The same for several attempts that have few chunks from their line on; answers how many went.
+pub async fn delete_several_below(tx: &mut Connection, shard: Shard, below: &[(AttemptId, u64)]) -> Result<u64> {
+    let below = in_power_of_two(below);
+    let mut query = sqlx::query(AssertSqlSafe(sql::delete_several_below(shard, below.len())));
+    for (id, _) in &below {
+        query = query.bind(id.get());
+    }
+    for (id, line) in &below {
+        query = query.bind(id.get()).bind(i64::try_from(*line).unwrap_or(i64::MAX));
+    }
+    Ok(query.execute(tx).await?.rows_affected())
+}
+
+/// The items, the last of them repeated up to a power of two, so that few different statements are
+/// prepared. Not for none.
+fn in_power_of_two<T: Copy>(items: &[T]) -> Vec<T> {
+    let mut items = items.to_vec();
+    if let Some(last) = items.last().copied() {
+        items.resize(items.len().next_power_of_two(), last);
+    }
+    items
 }

@@ -22,7 +22,16 @@ pub(super) fn scan(shard: Shard) -> String {
     )
 }
 
-/// The same without payloads.
+/// All chunks of several attempts.
+pub(super) fn scan_several(shard: Shard, attempts: usize) -> String {
+    format!(
+        "/* hot::scan_several */ SELECT attempt_id, first_line, line_count, first_ts, last_ts, levels, codec, raw_len, \
+         hash, data FROM chunk_{shard} WHERE attempt_id IN ({}) ORDER BY attempt_id, first_line LIMIT ?",
+        vec!["?"; attempts].join(", ")
+    )
+}
+
+/// From the chunk that holds the first line asked for, without payloads.
 pub(super) fn outline(shard: Shard) -> String {
     format!(
         "/* hot::outline */ SELECT first_line, line_count, first_ts, last_ts, levels \
@@ -46,10 +55,28 @@ pub(super) fn headers(shard: Shard) -> String {
     )
 }
 
-pub(super) fn nth_line(shard: Shard) -> String {
+pub(super) fn headers_of_several(shard: Shard, attempts: usize) -> String {
     format!(
-        "/* hot::oldest_line_after */ SELECT first_line FROM chunk_{shard} WHERE attempt_id = ? \
-         ORDER BY first_line LIMIT 1 OFFSET ?"
+        "/* hot::headers_of_several */ SELECT attempt_id, first_line, line_count, raw_len, hash FROM chunk_{shard} \
+         WHERE attempt_id IN ({}) ORDER BY attempt_id, first_line LIMIT ?",
+        vec!["?"; attempts].join(", ")
+    )
+}
+
+pub(super) fn first_lines(shard: Shard, attempts: usize) -> String {
+    format!(
+        "/* hot::first_lines */ SELECT attempt_id, first_line FROM chunk_{shard} WHERE attempt_id IN ({}) \
+         ORDER BY attempt_id, first_line LIMIT ?",
+        vec!["?"; attempts].join(", ")
+    )
+}
+
+pub(super) fn delete_several_below(shard: Shard, attempts: usize) -> String {
+    format!(
+        "/* hot::delete_several_below */ DELETE FROM chunk_{shard} WHERE attempt_id IN ({}) \
+         AND first_line < CASE attempt_id {} END",
+        vec!["?"; attempts].join(", "),
+        vec!["WHEN ? THEN ?"; attempts].join(" ")
     )
 }
 

@@ -180,7 +180,7 @@ impl Log {
     }
 
     async fn end(self, server: &mut MySqlConnection) -> BTreeMap<String, Logged> {
-        let query = "SELECT CAST(sql_text AS CHAR CHARACTER SET utf8mb4) AS sql_text, CAST(rows_examined AS SIGNED) \
+        let query = "SELECT CAST(sql_text AS BINARY) AS sql_text, CAST(rows_examined AS SIGNED) \
                      AS examined FROM mysql.slow_log WHERE db = ? AND sql_text LIKE '/*%'";
         let rows = sqlx::query(query).bind(&self.database).fetch_all(&mut *server).await.expect("the log");
         let (output, slow) = self.before;
@@ -192,7 +192,9 @@ impl Log {
         let mut seen: BTreeMap<String, Logged> = BTreeMap::new();
         let mut without_values = BTreeMap::new();
         for row in rows {
-            let (statement, examined): (String, i64) = (row.get("sql_text"), row.get("examined"));
+            // A chunk's bytes stand in its INSERT.
+            let statement = String::from_utf8_lossy(row.get("sql_text")).into_owned();
+            let examined: i64 = row.get("examined");
             let has_values = !values.replace_all(&statement, "").contains('?');
             let shape = values.replace_all(&statement, "?");
             let shape = lists.replace_all(&shape, "(…)").into_owned();
@@ -299,6 +301,10 @@ async fn lives(daemon: &Daemon) {
         messages(app, &instance).await.expect("readable");
     }
     append(app, "large", &numbered("large", 0..2_000)).await;
+    // More chunks than one transaction purges, more bytes than are compared together with others'.
+    for n in 0..600 {
+        app.ingest.append(batch("long", [format!("{n:02000}")])).await.expect("stored");
+    }
     read_with_filters(app, "large").await;
     declare_and_finish(app, clock.now()).await;
     hold_and_delete(app).await;

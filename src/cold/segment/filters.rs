@@ -177,7 +177,10 @@ impl SearchMap {
 
 /// The filter of a frame; `None`, which is "perhaps" to every question, where none can be made.
 pub(super) fn build(ndjson: &[u8]) -> Option<XorFilter> {
-    XorFilter::build(&grams::of_frame(ndjson).ok()?)
+    let grams = grams::of_frame(ndjson).ok()?;
+    let filter = XorFilter::build(&grams)?;
+    // What a filter wrongly denies is never found again: it is tried before anyone trusts it.
+    grams.iter().all(|gram| xor::may_hold(filter.seed, &filter.fingerprints, *gram)).then_some(filter)
 }
 
 /// The whole skippable frame, of the frames and the filter of each.

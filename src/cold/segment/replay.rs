@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::cold::error::{Error, Result};
@@ -20,6 +21,7 @@ use super::codec::{Decoded, Malformed};
 use super::entry::Entry;
 use super::extent::Extent;
 use super::filters::{MAX_FILTER_BYTES, SearchMap};
+use super::frames::FrameInfo;
 use super::index::{Entries, Index};
 use super::pull::Pull;
 use super::reader::{LineBlock, take_line};
@@ -41,8 +43,11 @@ pub struct Replay {
     pull: Pull,
     hasher: blake3::Hasher,
     expected_hash: Option<[u8; 32]>,
-    /// Where the object has some: what they say of a frame must be true of it.
+    /// What they say of a frame must be true of it. Looked at only where no hash of the whole tells that they
+    /// are what the writer made, which tried them.
     filters: Option<Arc<SearchMap>>,
+    /// The next frame, which is decompressed while one is looked at.
+    ahead: Option<JoinHandle<Decoded<Vec<u8>>>>,
     frame: Frame,
     current: Option<Current>,
 }
@@ -77,7 +82,11 @@ impl Replay {
         if stored != byte_length {
             return Err(Error::corrupt(key, format!("it has {stored} bytes, {byte_length} were written")));
         }
-        let filters = read_filters(store, &index).await?.map(Arc::new);
+        let expected_hash = hash.into();
+        let filters = match expected_hash {
+            Some(_) => None,
+            None => read_filters(store, &index).await?.map(Arc::new),
+        };
         let pull = Pull::new(key.clone(), store.stream_range(key, 0..byte_length).await?);
         Ok(Self {
             index,
@@ -85,8 +94,9 @@ impl Replay {
             queue: VecDeque::new(),
             pull,
             hasher: blake3::Hasher::new(),
-            expected_hash: hash.into(),
+            expected_hash,
             filters,
+            ahead: None,
             frame: Frame { loaded: 0, raw: Bytes::new(), at: 0, lines: 0 },
             current: None,
         })
@@ -145,23 +155,35 @@ impl Replay {
     /// Loads the next frame; the one before must be used up.
     async fn next_frame(&mut self) -> Result<()> {
         self.check_frame_end()?;
-        let Some(info) = self.index.frames().get(self.frame.loaded).copied() else {
+        let loaded = self.frame.loaded;
+        let Some(info) = self.index.frames().get(loaded).copied() else {
             return Err(self.corrupt(Malformed("it has fewer frames than its attempts need")));
         };
-        let compressed = self.take(info.compressed_len.into()).await?;
-        let (filters, at) = (self.filters.clone(), self.frame.loaded);
-        let raw = tokio::task::spawn_blocking(move || {
-            let raw = zframe::decompress(&compressed, info.raw_len as usize)?;
-            filters.map_or(Ok(()), |filters| filters.check(at, &raw))?;
-            Ok(raw)
-        });
-        let raw = raw.await.unwrap_or(Err(Malformed("decoding it panicked")));
+        let decoding = match self.ahead.take() {
+            Some(decoding) => decoding,
+            None => self.decode(loaded, info).await?,
+        };
+        if let Some(next) = self.index.frames().get(loaded + 1).copied() {
+            self.ahead = Some(self.decode(loaded + 1, next).await?);
+        }
+        let raw = decoding.await.unwrap_or(Err(Malformed("decoding it panicked")));
         let raw = raw.map_err(|wrong| self.corrupt(wrong))?;
         if raw.len() != info.raw_len as usize {
             return Err(self.corrupt(Malformed("a frame has another length than the index says")));
         }
-        self.frame = Frame { loaded: self.frame.loaded + 1, raw: raw.into(), at: 0, lines: 0 };
+        self.frame = Frame { loaded: loaded + 1, raw: raw.into(), at: 0, lines: 0 };
         Ok(())
+    }
+
+    /// Begins to decompress the frame whose bytes come next.
+    async fn decode(&mut self, at: usize, info: FrameInfo) -> Result<JoinHandle<Decoded<Vec<u8>>>> {
+        let compressed = self.take(info.compressed_len.into()).await?;
+        let filters = self.filters.clone();
+        Ok(tokio::task::spawn_blocking(move || {
+            let raw = zframe::decompress(&compressed, info.raw_len as usize)?;
+            filters.map_or(Ok(()), |filters| filters.check(at, &raw))?;
+            Ok(raw)
+        }))
     }
 
     fn check_frame_end(&self) -> Result<()> {
