@@ -6,7 +6,7 @@ use sqlx::AssertSqlSafe;
 use ulid::Ulid;
 
 use super::rebuild::{FoundEntry, FoundSegment, KnownPart};
-use super::{Attempt, SegmentId, bytes, column, count, in_powers_of_two, sql, sql_publish, sql_rebuild};
+use super::{Attempt, SegmentId, bytes, column, count, in_powers_of_two, sql_publish, sql_rebuild};
 use crate::db::{Connection, Error, Home, Result};
 use crate::model::{AttemptId, LineRange, Millis, Outcome, Timestamp};
 

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use super::attempts::ROWS_PER_TX;
 use super::publish::{Death, count_dead};
 use super::{
-    Catalog, Lease, LeaseError, PublishTimes, Published, Sealed, SegmentId, column, count, sql, sql_publish,
-    sql_rewrite,
+    Catalog, Lease, LeaseError, PublishTimes, Published, Sealed, SegmentId, column, count, sql_publish, sql_rewrite,
 };
 use crate::db::{Connection, Db, Error, Home, Result, Shard};
 use crate::model::{AttemptId, LineRange};
