@@ -15,7 +15,7 @@ OUT=$TARGET/mutants
 TREE=$OUT/tree
 
 # mutant NAME FILE PERL-SUBSTITUTION ARGUMENTS OF cargo test…
-# In the substitution, ON is true where the mutant is awake.
+# In the substitution, IS_ON is true where the mutant is awake.
 NAMES=() FILES=() CHANGES=() TESTS=()
 mutant() {
     NAMES+=("$1") FILES+=("$2") CHANGES+=("$3")
@@ -24,46 +24,46 @@ mutant() {
 }
 
 mutant fence src/catalog/lease.rs \
-    's/if held\.rows_affected\(\) == 1 \{/if held.rows_affected() == 1 || ON {/' \
+    's/if held\.rows_affected\(\) == 1 \{/if held.rows_affected() == 1 || IS_ON {/' \
     --test it a_zombie_publishes_nothing
 mutant fence-in-publish src/catalog/publish.rs \
-    's/(fn publish_some.*?)(lease\.assert_held\(&db, tx\)\.await\?;)/$1if !ON { $2 }/s' \
+    's/(fn publish_some.*?)(lease\.assert_held\(&db, tx\)\.await\?;)/$1if !IS_ON { $2 }/s' \
     --test it a_fence_taken_inside_a_publish_stops_it
 mutant verify-hot-hash src/archive/verify.rs \
-    's/if (self\.hash\.digest\(\)\.cast_signed\(\) != header\.hash)/if !ON && $1/' \
+    's/if (self\.hash\.digest\(\)\.cast_signed\(\) != header\.hash)/if !IS_ON && $1/' \
     --test it what_the_hot_tier_does_not_confirm
 mutant verify-object-hash src/cold/segment/replay.rs \
-    's/if (self\.expected_hash\.is_none_or\()/if ON || $1/' \
+    's/if (self\.expected_hash\.is_none_or\()/if IS_ON || $1/' \
     --lib an_object_of_the_same_length
 mutant watermark src/read/lines.rs \
-    's/self\.next_line\(\) < (self\.snapshot\.attempt\.archived_line)/(!ON && self.next_line() < $1)/' \
+    's/self\.next_line\(\) < (self\.snapshot\.attempt\.archived_line)/(!IS_ON && self.next_line() < $1)/' \
     --test it every_seed
 mutant batch-key src/ingest/commit.rs \
-    's/remembered\.extend\(batch\.key\.map\(/remembered.extend(batch.key.filter(|_| !ON).map(/' \
+    's/remembered\.extend\(batch\.key\.map\(/remembered.extend(batch.key.filter(|_| !IS_ON).map(/' \
     --test it every_seed
 mutant purge-before-publish src/archive/agenda.rs \
-    's/purge_below = Some\(attempt\.archived_line\)/purge_below = Some(if ON { attempt.next_line } else { attempt.archived_line })/' \
+    's/purge_below = Some\(attempt\.archived_line\)/purge_below = Some(if IS_ON { attempt.next_line } else { attempt.archived_line })/' \
     --test it every_seed
 mutant grace src/archive/agenda.rs \
-    's/\.after\(policy\.purge_grace\)/.after(if ON { Duration::ZERO } else { policy.purge_grace })/' \
+    's/\.after\(policy\.purge_grace\)/.after(if IS_ON { Duration::ZERO } else { policy.purge_grace })/' \
     --lib chunks_go_only_after_the_grace
 mutant fsync-database src/db/engine.rs \
-    's/sqlx::query\(\*statement\)/sqlx::query(if ON \&\& statement.contains("synchronous") { "PRAGMA synchronous = NORMAL" } else { *statement })/' \
+    's/sqlx::query\(\*statement\)/sqlx::query(if IS_ON \&\& statement.contains("synchronous") { "PRAGMA synchronous = NORMAL" } else { *statement })/' \
     --lib sqlite_syncs_every_commit
 mutant fsync-folder src/cold/open.rs \
-    's/with_fsync\(true\)/with_fsync(!ON)/' \
+    's/with_fsync\(true\)/with_fsync(!IS_ON)/' \
     --lib a_folder_syncs_what_it_writes
 mutant doomed-upload src/catalog/publish.rs \
-    's/sqlx::query\(sql_publish::make_live\(\)\)/sqlx::query(sqlx::AssertSqlSafe(sql_publish::make_live().replace(" AND state = 0", if ON { "" } else { " AND state = 0" })))/' \
+    's/sqlx::query\(sql_publish::make_live\(\)\)/sqlx::query(sqlx::AssertSqlSafe(sql_publish::make_live().replace(" AND state = 0", if IS_ON { "" } else { " AND state = 0" })))/' \
     --test it an_upload_that_the_sweeper_dooms
 mutant deleted-in-between src/catalog/publish.rs \
-    's/(sql_publish::lock_watermarks\(entries\[0\]\.shard, entries\.len\(\), db\.engine\(\)\))/$1.replace(" AND state NOT IN (3, 4)", if ON { "" } else { " AND state NOT IN (3, 4)" })/' \
+    's/(sql_publish::lock_watermarks\(entries\[0\]\.shard, entries\.len\(\), db\.engine\(\)\))/$1.replace(" AND state NOT IN (3, 4)", if IS_ON { "" } else { " AND state NOT IN (3, 4)" })/' \
     --test it an_attempt_deleted_between_plan_and_publish
 mutant finish-keeps-expiry src/catalog/declare.rs \
-    's/(sql::finish_attempt\(home\.shard\))/$1.replace("expires_at = NULL, ", if ON { "" } else { "expires_at = NULL, " })/' \
+    's/(sql::finish_attempt\(home\.shard\))/$1.replace("expires_at = NULL, ", if IS_ON { "" } else { "expires_at = NULL, " })/' \
     --test it a_client_that_finishes_what_was_inferred
 mutant clock src/archive/run.rs \
-    's/(check_clock\(shared, db\)\.await\?;)/if !ON { $1 }/' \
+    's/(check_clock\(shared, db\)\.await\?;)/if !IS_ON { $1 }/' \
     --test it a_daemon_whose_clock_is_days_ahead
 
 wanted=" $* "
