@@ -81,7 +81,7 @@ status=0
 for at in "${!NAMES[@]}"; do
     file=$TREE/${FILES[$at]} before=$(cksum <"$TREE/${FILES[$at]}")
     awake="std::env::var_os(\"MUTANT\").is_some_and(|name| name == \"${NAMES[$at]}\")"
-    AWAKE=$awake perl -0pi -e "${CHANGES[$at]} && s/\bON\b/\$ENV{AWAKE}/g" "$file"
+    AWAKE=$awake perl -0pi -e "${CHANGES[$at]} && s/\bIS_ON\b/\$ENV{AWAKE}/g" "$file"
     if [ "$before" = "$(cksum <"$file")" ]; then
         note "${NAMES[$at]}: its text is not in ${FILES[$at]}"
         status=1
