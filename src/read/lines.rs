@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Cost, Filter, ReadError, Reader, View};
 use crate::catalog::{Part, Snapshot};
-use crate::cold::segment::{self, Asked, FrameMap, PartReader, Place, SearchKeys};
+use crate::cold::segment::{self, Asked, FrameMap, Ndjson, PartReader, Place, SearchKeys, Shape};
 use crate::cold::{Error as ColdError, ObjectName};
 use crate::hot::{self, Outline, StoredChunk};
 use crate::model::{AttemptKey, Bounds, LevelTracker, LineRange, RuleName};
@@ -56,8 +56,9 @@ impl Tiers {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     pub lines: LineRange,
-    /// The records' JSON, each ended by a newline.
+    /// The records' JSON, each ended by a newline; or what `shape` says, where that was asked for.
     pub records: Bytes,
+    pub shape: Shape,
     pub tier: Tier,
 }
 
@@ -83,11 +84,12 @@ pub(super) struct Wanted {
     pub at_once: u64,
     /// What search filters must not rule out.
     pub keys: Option<Arc<SearchKeys>>,
+    pub ndjson: Option<Ndjson>,
 }
 
 impl Wanted {
     pub fn all(lines: LineRange) -> Self {
-        Self { lines, bounds: Bounds::default(), backwards: false, at_once: u64::MAX, keys: None }
+        Self { lines, bounds: Bounds::default(), backwards: false, at_once: u64::MAX, keys: None, ndjson: None }
     }
 
     /// What a filter may let through.
@@ -109,6 +111,7 @@ pub struct Lines {
     backwards: bool,
     at_once: u64,
     keys: Option<Arc<SearchKeys>>,
+    ndjson: Option<Ndjson>,
     left: LineRange,
     outlines: VecDeque<Outline>,
     ready: VecDeque<StoredChunk>,
@@ -133,6 +136,7 @@ impl Lines {
             backwards: wanted.backwards,
             at_once: wanted.at_once,
             keys: wanted.keys,
+            ndjson: wanted.ndjson,
             left: wanted.lines,
             outlines: VecDeque::new(),
             ready: VecDeque::new(),
@@ -291,6 +295,7 @@ impl Lines {
             Ok(Some(block)) => Ok(Some(Block {
                 lines: LineRange::new(block.first_line, block.first_line + block.line_count),
                 records: block.lines,
+                shape: block.shape,
                 tier: Tier::Cold,
             })),
             Ok(None) => {
@@ -330,6 +335,7 @@ impl Lines {
             backwards: self.backwards,
             at_once: self.at_once,
             search: map.zip(self.keys.clone()),
+            ndjson: self.ndjson.clone(),
         };
         let part =
             segment::Part { key: &key, byte_length: part.segment.byte_length, place: &place, attempt: &self.key };
@@ -395,7 +401,7 @@ fn cut(chunk: StoredChunk, wanted: LineRange) -> Block {
     let lines = chunk.lines.intersect(wanted);
     let records = Bytes::from(chunk.records);
     if lines == chunk.lines {
-        return Block { lines, records, tier: Tier::Hot };
+        return Block { lines, records, shape: Shape::Records, tier: Tier::Hot };
     }
     let ends: Vec<usize> = memchr::memchr_iter(b'\n', &records).map(|at| at + 1).collect();
     let end_of = |line: u64| match (line - chunk.lines.start()) as usize {
@@ -403,7 +409,7 @@ fn cut(chunk: StoredChunk, wanted: LineRange) -> Block {
         lines => ends[lines - 1],
     };
     let records = records.slice(end_of(lines.start())..end_of(lines.end()));
-    Block { lines, records, tier: Tier::Hot }
+    Block { lines, records, shape: Shape::Records, tier: Tier::Hot }
 }
 
 #[cfg(test)]

@@ -53,6 +53,8 @@ pub use crate::catalog::{Attempt, ListFilter, ListPage, Listed};
 use crate::catalog::{Catalog, Snapshot};
 use crate::clock::Clock;
 use crate::cold::Store;
+use crate::cold::segment::Ndjson;
+pub use crate::cold::segment::Shape;
 use crate::db;
 use crate::model::{App, AttemptKey, AttemptNo, AttemptState, Identity, Instance, Job, LineRange, Millis};
 use crate::telemetry::Metrics;
@@ -222,6 +224,14 @@ impl Reader {
     pub fn lines(&self, view: &View, range: LineRange) -> Lines {
         let lines = range.intersect(view.attempt.lines());
         Lines::new(self.clone(), view, lines::Wanted::all(lines))
+    }
+
+    /// The same for NDJSON lines that begin with the view's identity: what the cold tier has, comes as it stands
+    /// there, with `frames` some of it compressed ([`Block::shape`]); all else as records.
+    pub fn ndjson(&self, view: &View, range: LineRange, frames: bool) -> Lines {
+        let lines = range.intersect(view.attempt.lines());
+        let ndjson = Ndjson { head: view.identity().head().into(), frames };
+        Lines::new(self.clone(), view, lines::Wanted { ndjson: Some(ndjson), ..lines::Wanted::all(lines) })
     }
 
     /// Waits until there is a line at or beyond `line`, the attempt is over, or `patience` ends.

@@ -10,6 +10,7 @@
 mod architecture;
 mod compaction;
 mod crash;
+mod download;
 mod end_to_end;
 mod explain;
 mod gentle;

@@ -73,7 +73,7 @@ pub use frames::FrameInfo;
 pub use index::{Entries, Index};
 pub use packer::FrameSpot;
 pub use place::{FrameMap, MappedFrame, Place};
-pub use reader::{Asked, LineBlock, Part, PartCost, PartReader};
+pub use reader::{Asked, LineBlock, Ndjson, Part, PartCost, PartReader, Shape};
 pub use replay::{Replay, Replayed};
 pub use scan::{Probe, ScannedFrame, Scanning};
 pub use writer::{PartPlace, SegmentSettings, SegmentWriter, Written};

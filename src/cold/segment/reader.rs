@@ -4,6 +4,7 @@
 //! less than another request. Forwards, the next frame is decompressed while one is looked at.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -58,6 +59,17 @@ pub struct Asked {
     pub at_once: u64,
     /// Search filters, and what they must not rule out.
     pub search: Option<(Arc<SearchMap>, Arc<SearchKeys>)>,
+    /// Lines as they stand in the object, where that is what they would be made into.
+    pub ndjson: Option<Ndjson>,
+}
+
+/// How NDJSON lines are asked for.
+#[derive(Debug, Clone)]
+pub struct Ndjson {
+    /// What each line must begin with; where a part says something else of its attempt, records come.
+    pub head: Arc<[u8]>,
+    /// Whether frames that hold nothing else may come as they are stored.
+    pub frames: bool,
 }
 
 impl Asked {
@@ -72,7 +84,7 @@ impl Asked {
 
     /// All of `lines`, forwards, with one request.
     pub fn all(lines: LineRange) -> Self {
-        Self { lines, bounds: Bounds::default(), backwards: false, at_once: u64::MAX, search: None }
+        Self { lines, bounds: Bounds::default(), backwards: false, at_once: u64::MAX, search: None, ndjson: None }
     }
 }
 
@@ -94,6 +106,19 @@ pub struct LineBlock {
     pub line_count: u64,
     /// Each ended by a newline.
     pub lines: Bytes,
+    pub shape: Shape,
+}
+
+/// What the lines of a block are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// The records' own JSON.
+    #[default]
+    Records,
+    /// NDJSON lines as they stand in the object, with the identity in front.
+    Ndjson,
+    /// The zstd frame of such lines, as it is stored.
+    Frame,
 }
 
 /// The lines of a part that are asked for, frame by frame.
@@ -104,7 +129,9 @@ pub struct PartReader {
     store: Store,
     key: Key,
     attempt: Arc<AttemptKey>,
-    whole_lines: bool,
+    ndjson: Option<Ndjson>,
+    /// A frame of this part has shown that its lines begin as they were asked for.
+    knows_head: bool,
     backwards: bool,
     /// In the order of reading.
     frames: VecDeque<WantedFrame>,
@@ -120,7 +147,7 @@ pub struct PartReader {
 
 struct Decoding {
     frame: WantedFrame,
-    task: JoinHandle<Decoded<Vec<u8>>>,
+    task: JoinHandle<Decoded<(Bytes, Shape)>>,
 }
 
 /// What to take out of one frame.
@@ -135,6 +162,8 @@ pub(super) struct WantedFrame {
     pub drop: u64,
     pub first_line: u64,
     pub take: u64,
+    /// Between the attempt's first and last frame, so that it has no other lines, and all of it is wanted.
+    pub is_all: bool,
 }
 
 impl WantedFrame {
@@ -174,7 +203,8 @@ impl PartReader {
             store: store.clone(),
             key: part.key.clone(),
             attempt: Arc::new(part.attempt.clone()),
-            whole_lines: false,
+            ndjson: asked.ndjson.clone().filter(|_| !asked.backwards),
+            knows_head: false,
             backwards: asked.backwards,
             frames,
             run: None,
@@ -184,19 +214,16 @@ impl PartReader {
         })
     }
 
-    /// Gives the NDJSON lines as they stand in the object, with the identity in front, instead of the
-    /// records' own JSON.
-    pub fn whole_lines(mut self) -> Self {
-        self.whole_lines = true;
-        self
-    }
-
     pub fn cost(&self) -> PartCost {
         self.cost
     }
 
     /// The wanted lines of the next frame; `None` after the last.
     pub async fn next(&mut self) -> Result<Option<LineBlock>> {
+        let frames_may_pass = self.ndjson.as_ref().is_some_and(|ndjson| ndjson.frames);
+        if frames_may_pass && self.knows_head && self.frames.front().is_some_and(|frame| frame.is_all) {
+            return self.pass_frame().await;
+        }
         let current = match self.ahead.take() {
             Some(decoding) => decoding,
             None => match self.fetch().await? {
@@ -206,22 +233,38 @@ impl PartReader {
         };
         // What the open request brings anyway is decompressed while this frame is looked at.
         if self.run.is_some()
+            && !frames_may_pass
             && let Some((frame, compressed)) = self.fetch().await?
         {
             self.ahead = Some(self.decode(frame, compressed));
         }
         let Decoding { frame, task } = current;
         let lines = task.await.unwrap_or(Err(Malformed("decoding it panicked")));
-        let lines = lines.map_err(|wrong| Error::corrupt(&self.key, wrong.0))?;
-        Ok(Some(LineBlock { first_line: frame.first_line, line_count: frame.take, lines: lines.into() }))
+        let (lines, shape) = lines.map_err(|wrong| Error::corrupt(&self.key, wrong.0))?;
+        self.knows_head = shape == Shape::Ndjson;
+        Ok(Some(LineBlock { first_line: frame.first_line, line_count: frame.take, lines, shape }))
+    }
+
+    /// The next frame as it is. Its checksum is for whoever decompresses it; whose lines it holds, the frame before
+    /// has shown.
+    async fn pass_frame(&mut self) -> Result<Option<LineBlock>> {
+        let Some((frame, lines)) = self.fetch().await? else { return Ok(None) };
+        zframe::check_end(&lines).map_err(|wrong| Error::corrupt(&self.key, wrong.0))?;
+        let (first_line, line_count) = (frame.first_line, frame.take);
+        Ok(Some(LineBlock { first_line, line_count, lines, shape: Shape::Frame }))
     }
 
     fn decode(&mut self, frame: WantedFrame, compressed: Bytes) -> Decoding {
         self.cost.frames += 1;
-        let (attempt, whole_lines) = (Arc::clone(&self.attempt), self.whole_lines);
+        let (attempt, head) = (Arc::clone(&self.attempt), self.ndjson.as_ref().map(|ndjson| Arc::clone(&ndjson.head)));
         let task = tokio::task::spawn_blocking(move || {
             let raw = zframe::decompress(&compressed, MAX_FRAME_BYTES)?;
-            extract(&raw, frame, &attempt, whole_lines)
+            if let Some(head) = head
+                && let Some(lines) = lines_with(&raw, frame, &head)?
+            {
+                return Ok((Bytes::from(raw).slice(lines), Shape::Ndjson));
+            }
+            Ok((extract(&raw, frame, &attempt)?.into(), Shape::Records))
         });
         Decoding { frame, task }
     }
@@ -315,7 +358,9 @@ fn select(
             if asked.may_hold(frame, offset) {
                 let skip = if i == 0 { place.skip } else { 0 };
                 let (drop, take, compressed_len) = (here.start() - line, here.len(), frame.compressed_len);
-                frames.push_back(WantedFrame { offset, compressed_len, skip, drop, first_line: here.start(), take });
+                let is_all = i > 0 && i + 1 < map.frames().len() && take == frame.lines;
+                let first_line = here.start();
+                frames.push_back(WantedFrame { offset, compressed_len, skip, drop, first_line, take, is_all });
             } else {
                 cost.frames_skipped += 1;
             }
@@ -326,32 +371,48 @@ fn select(
 }
 
 /// Takes the wanted lines out of a decompressed frame, after checking whose they are.
-pub(super) fn extract(raw: &[u8], frame: WantedFrame, attempt: &AttemptKey, whole_lines: bool) -> Decoded<Vec<u8>> {
-    let too_few = Malformed("a frame holds fewer lines than recorded");
-    let mut rest = raw.get(frame.skip as usize..).ok_or(too_few)?;
-    for _ in 0..frame.drop {
-        take_line(&mut rest).ok_or(too_few)?;
-    }
+pub(super) fn extract(raw: &[u8], frame: WantedFrame, attempt: &AttemptKey) -> Decoded<Vec<u8>> {
+    let mut rest = &raw[start_of(raw, frame)?..];
     let mut out =
         Vec::with_capacity(rest.len().min(usize::try_from(frame.take.saturating_mul(256)).unwrap_or(usize::MAX)));
     // The head is the same on all lines of an attempt, so looking for its end once is enough.
     let mut head: &[u8] = b"";
     for _ in 0..frame.take {
-        let line = take_line(&mut rest).ok_or(too_few)?;
+        let line = take_line(&mut rest).ok_or(TOO_FEW)?;
         if head.is_empty() || !line.strip_prefix(head).is_some_and(|tail| tail.starts_with(b"\"ts\":")) {
             let len = tail_start(line).map_err(|_| Malformed("a line is not a record"))?;
             head = &line[..len];
             check_owner(head, attempt)?;
         }
-        if whole_lines {
-            out.extend_from_slice(line);
-        } else {
-            out.push(b'{');
-            out.extend_from_slice(&line[head.len()..]);
-        }
+        out.push(b'{');
+        out.extend_from_slice(&line[head.len()..]);
     }
     Ok(out)
 }
+
+/// Where the wanted lines of a frame stand, if each begins with `head`, which also says whose they are.
+fn lines_with(raw: &[u8], frame: WantedFrame, head: &[u8]) -> Decoded<Option<Range<usize>>> {
+    let start = start_of(raw, frame)?;
+    let mut rest = &raw[start..];
+    for _ in 0..frame.take {
+        let line = take_line(&mut rest).ok_or(TOO_FEW)?;
+        if !line.strip_prefix(head).is_some_and(|tail| tail.starts_with(b"\"ts\":")) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(start..raw.len() - rest.len()))
+}
+
+/// Where the first wanted line begins.
+fn start_of(raw: &[u8], frame: WantedFrame) -> Decoded<usize> {
+    let mut rest = raw.get(frame.skip as usize..).ok_or(TOO_FEW)?;
+    for _ in 0..frame.drop {
+        take_line(&mut rest).ok_or(TOO_FEW)?;
+    }
+    Ok(raw.len() - rest.len())
+}
+
+const TOO_FEW: Malformed = Malformed("a frame holds fewer lines than recorded");
 
 /// The next line with its newline.
 pub(super) fn take_line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {

@@ -24,7 +24,7 @@ use super::filters::{MAX_FILTER_BYTES, SearchMap};
 use super::frames::FrameInfo;
 use super::index::{Entries, Index};
 use super::pull::Pull;
-use super::reader::{LineBlock, take_line};
+use super::reader::{LineBlock, Shape, take_line};
 use super::zframe;
 
 /// What comes out of a replay: an attempt, then its lines in blocks, then the next attempt.
@@ -268,7 +268,7 @@ impl Frame {
         current.lines += taken;
         current.raw_bytes += bytes as u64;
         current.hasher.update(&lines);
-        Ok(LineBlock { first_line, line_count: taken, lines: lines.into() })
+        Ok(LineBlock { first_line, line_count: taken, lines: lines.into(), shape: Shape::Records })
     }
 }
 

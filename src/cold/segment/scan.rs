@@ -41,8 +41,8 @@ pub struct ScannedFrame {
 impl ScannedFrame {
     /// The records of `owner`: `take` lines behind the first `skip` bytes.
     pub fn records(&self, key: &Key, owner: &AttemptKey, skip: u32, take: u64) -> Result<Bytes> {
-        let wanted = WantedFrame { offset: 0, compressed_len: 0, skip, drop: 0, first_line: 0, take };
-        let records = extract(&self.raw, wanted, owner, false);
+        let wanted = WantedFrame { offset: 0, compressed_len: 0, skip, drop: 0, first_line: 0, take, is_all: false };
+        let records = extract(&self.raw, wanted, owner);
         records.map(Bytes::from).map_err(|wrong| Error::corrupt(key, wrong.0))
     }
 }

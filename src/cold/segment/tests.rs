@@ -465,18 +465,44 @@ async fn a_replay_believes_nothing_that_the_index_says() {
 }
 
 #[tokio::test]
-async fn whole_lines_keep_the_identity() {
+async fn ndjson_lines_come_as_they_are_stored() {
     let store = memory();
     let samples = large(500);
     let written = write(&store, &samples, settings(4000)).await.expect("written");
     let (key, sample) = (key(), &samples[1]);
     let attempt = &sample.attempt.identity.key;
     let part = Part { key: &key, byte_length: written.byte_length, place: &written.parts[1].place, attempt };
-    let reader =
-        PartReader::open(&store, part, &Asked::all(LineRange::new(0, u64::MAX))).await.expect("reader").whole_lines();
-    let blocks: Vec<_> = futures::TryStreamExt::try_collect(reader.into_stream()).await.expect("blocks");
-    let all: Vec<u8> = blocks.iter().flat_map(|block: &LineBlock| block.lines.iter().copied()).collect();
-    assert_eq!(all, sample.ndjson());
+    let ndjson = sample.ndjson();
+    let read = async |lines, head: Vec<u8>, frames| {
+        let asked = Asked { ndjson: Some(Ndjson { head: head.into(), frames }), ..Asked::all(lines) };
+        let reader = PartReader::open(&store, part, &asked).await.expect("reader");
+        futures::TryStreamExt::try_collect::<Vec<LineBlock>>(reader.into_stream()).await.expect("blocks")
+    };
+    let (all, head) = (LineRange::new(0, u64::MAX), sample.attempt.identity.head());
+    let plain = |blocks: &[LineBlock]| {
+        blocks
+            .iter()
+            .flat_map(|block| match block.shape {
+                Shape::Frame => zstd::decode_all(&block.lines[..]).expect("zstd"),
+                _ => block.lines.to_vec(),
+            })
+            .collect::<Vec<u8>>()
+    };
+    let count = |blocks: &[LineBlock], shape| blocks.iter().filter(|block| block.shape == shape).count();
+    let blocks = read(all, head.clone(), false).await;
+    assert!(plain(&blocks) == ndjson && count(&blocks, Shape::Ndjson) == blocks.len());
+    // All frames but the first and the last, in which other attempts may have lines.
+    let blocks = read(all, head.clone(), true).await;
+    assert!(plain(&blocks) == ndjson && count(&blocks, Shape::Frame) == blocks.len() - 2 && blocks.len() > 10);
+    // Cut in the middle of frames.
+    let some = LineRange::new(7, 400);
+    let blocks = read(some, head.clone(), true).await;
+    let lines: Vec<&[u8]> = ndjson.split_inclusive(|byte| *byte == b'\n').collect();
+    assert!(plain(&blocks) == lines[7..400].concat() && count(&blocks, Shape::Frame) > 5);
+    assert_eq!(blocks.iter().map(|block| block.line_count).sum::<u64>(), 393);
+    // The job was told after the attempt had moved: its lines say nothing of it.
+    let blocks = read(all, [&head[..head.len() - 1], b",\"job\":\"late\","].concat(), true).await;
+    assert_eq!(count(&blocks, Shape::Records), blocks.len());
 }
 
 #[tokio::test]

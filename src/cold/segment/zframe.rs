@@ -20,9 +20,7 @@ pub(super) fn compressor(level: i32) -> io::Result<Compressor<'static>> {
 /// The frame must fill `frame`: with its checksum flag cleared by a flipped bit, or with another
 /// frame behind it, it does not.
 pub(super) fn decompress(frame: &[u8], cap: usize) -> Decoded<Vec<u8>> {
-    if zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
-        return Err(Malformed("a zstd frame does not end where it should"));
-    }
+    check_end(frame)?;
     let size = match zstd_safe::get_frame_content_size(frame) {
         Ok(Some(size)) => usize::try_from(size).unwrap_or(usize::MAX),
         _ => return Err(Malformed("a zstd frame does not tell its size")),
@@ -32,6 +30,14 @@ pub(super) fn decompress(frame: &[u8], cap: usize) -> Decoded<Vec<u8>> {
     }
     let content = zstd::bulk::decompress(frame, size).map_err(|_| Malformed("a zstd frame does not decompress"))?;
     if content.len() == size { Ok(content) } else { Err(Malformed("a zstd frame has another size than it tells")) }
+}
+
+/// Whether the bytes are one frame and nothing else, as far as its blocks' headers tell.
+pub(super) fn check_end(frame: &[u8]) -> Decoded<()> {
+    match zstd_safe::find_frame_compressed_size(frame) {
+        Ok(len) if len == frame.len() => Ok(()),
+        _ => Err(Malformed("a zstd frame does not end where it should")),
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::cold::{self, Key, ObjectName};
 use crate::db::{self, Db};
 use crate::model::{App, AttemptKey, LineRange, Record, RuleName};
 use crate::read::sieve::Sieve;
-use crate::read::{Block, Cost, Filter, Needle, ReadError, Reader, Tier, View};
+use crate::read::{Block, Cost, Filter, Needle, ReadError, Reader, Shape, Tier, View};
 
 /// Frames that are fetched with one request and decompressed at the same time. With two such batches
 /// under way, a search holds some 50 MB.
@@ -254,7 +254,7 @@ impl Objects {
         for frame in &unit.frames {
             for (part_lines, skip) in parts.iter().filter_map(|part| lines_in(part, &map, frame.frame)) {
                 let records = frame.records(&key, &unit.owner, skip, part_lines.len())?;
-                let block = Block { lines: part_lines, records, tier: Tier::Cold };
+                let block = Block { lines: part_lines, records, shape: Shape::Records, tier: Tier::Cold };
                 let mut shown = |line: u64, json: &[u8]| {
                     if finds.take(&view, line) {
                         show(&view, line, json);
