@@ -265,6 +265,9 @@ fn a_client_that_finishes_what_was_inferred_gets_the_whole_retention() {
         driver.run(0, Stop::Never).await?;
         // 12 hours before the inferred end of it.
         driver.finish(0, &name(), None, None, Stop::Never).await?;
+        // No run has told the row its new end yet.
+        driver.advance(13 * HOUR, &[]).await?;
+        read_all(driver).await?;
         for _ in 0..6 {
             driver.advance(11 * HOUR, &[]).await?;
             driver.run(1, Stop::Never).await?;
