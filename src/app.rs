@@ -409,7 +409,8 @@ pub fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> Arch
 
 /// Takes a port, so that whoever cannot have it leaves no trace of having tried.
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("listen on {address}; another daemon may, or server.listen is to be another"))
 }
 
 /// Unlike any other process's: two daemons on one machine, or one that was restarted, differ.

@@ -75,7 +75,7 @@ pub async fn open_as_is(config: &Config, clock: &Clock) -> anyhow::Result<(Catal
         let checked = db.check_schema(config.hot.shards as usize).await;
         checked.with_context(|| format!("look at the hot tier at {}", server.url))?;
     }
-    let store = open_store(config)?;
+    let store = open_store_as_is(config)?;
     pairing::refuse_unfinished(&catalog.cluster).await?;
     pairing::check(&catalog.cluster, &store).await?;
     Ok((catalog, store))
@@ -84,7 +84,7 @@ pub async fn open_as_is(config: &Config, clock: &Clock) -> anyhow::Result<(Catal
 /// Opens both tiers for a look at what a rebuild would do, and changes nothing. A database that was
 /// never used is a cluster of no servers.
 pub async fn open_if_there(config: &Config, clock: &Clock) -> anyhow::Result<(Catalog, Store)> {
-    let store = open_store(config)?;
+    let store = open_store_as_is(config)?;
     let servers = connect(config, clock).await?;
     for (db, server) in servers.iter().zip(&config.hot.servers) {
         let about = || format!("look at the hot tier at {}", server.url);
@@ -118,6 +118,14 @@ async fn connect(config: &Config, clock: &Clock) -> anyhow::Result<Vec<Arc<Db>>>
         servers.push(Arc::new(db.with_context(|| format!("open the hot tier at {url}"))?));
     }
     Ok(servers)
+}
+
+/// The same, without making the folder that it may be.
+fn open_store_as_is(config: &Config) -> anyhow::Result<Store> {
+    match config.cold.folder().filter(|folder| !folder.is_dir()) {
+        Some(folder) => anyhow::bail!("the cold tier is not there: {} is no folder", folder.display()),
+        None => open_store(config),
+    }
 }
 
 /// The store of the cold tier; asks it nothing.

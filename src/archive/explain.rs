@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::agenda::{add, ends_at};
+use super::agenda::{add, ends_at, shown_expiry};
 use super::rules::{RulesInForce, Ruling};
 use super::{ArchiveError, Archiver, Shared};
 use crate::catalog::Attempt;
@@ -61,6 +61,12 @@ impl Archiver {
         let rules = RulesInForce::load(shared, &home.db).await?;
         let job: Option<Job> = shared.catalog.optional_name(&home.db, attempt.job_id).await?;
         let rule = rules.ruling_of(shared, &home.db, app, job.as_ref(), &attempt).await?;
+        let later = rules.ruling_after_grace(shared, &home.db, app, job.as_ref(), &attempt).await?;
+        let mut attempt = attempt;
+        if rules.stop.is_none() && attempt.expires_at.is_some() {
+            // As the next run leaves it, where the rules have not reached it yet.
+            attempt.expires_at = shown_expiry(&attempt, &rule);
+        }
         let kept = rule.keep_at_least > 0 && super::retire::is_kept(shared, &rules, &home, &attempt).await?;
         let look_at = Some(attempt.due_at).filter(|at| *at < Millis::NEVER);
         Ok(Some(Explanation {
@@ -77,7 +83,7 @@ impl Archiver {
             keep_at_least: rule.keep_at_least,
             held_by_request: attempt.held,
             held_by_rule: rule.hold,
-            steps: steps(shared, &attempt, &rule, kept),
+            steps: steps(shared, &attempt, &rule, kept, later),
             expiry_is_stopped: rules.stop,
             longer_ages_until: rules.grace_until.map(|at| at.to_string()),
             failures: attempt.failures,
@@ -86,7 +92,7 @@ impl Archiver {
     }
 }
 
-fn steps(shared: &Shared, attempt: &Attempt, rule: &Ruling, kept: bool) -> Vec<Step> {
+fn steps(shared: &Shared, attempt: &Attempt, rule: &Ruling, kept: bool, later: Option<(Millis, Ruling)>) -> Vec<Step> {
     let settings = &shared.settings;
     let step = |what, at: Option<Millis>, why: String| {
         let at = at.filter(|at| *at < Millis::NEVER).map(|at| at.to_string());
@@ -111,6 +117,13 @@ fn steps(shared: &Shared, attempt: &Attempt, rule: &Ruling, kept: bool) -> Vec<S
                 steps.push(step("is archived", Some(at), why));
             }
             steps.push(expiry(attempt, rule, kept, &step));
+            steps.extend(later.and_then(|(until, later)| {
+                // The row's own end is that of the longer age.
+                let ends_at = ends_at(&Attempt { expires_at: None, ..attempt.clone() }, &later).max(until);
+                let shortened = !attempt.held && !later.hold && ends_at < super::agenda::ends_at(attempt, rule);
+                let why = format!("the rules are shorter now, and what they were counts until {until}");
+                shortened.then(|| step("expires, unless the rules change again", Some(ends_at), why))
+            }));
         }
         AttemptState::Expired | AttemptState::Deleted => {
             let at = attempt.gone_at.map(|at| add(at, settings.forget_after));

@@ -11,7 +11,7 @@ use super::{ArchiveError, Archiver};
 use crate::catalog::{Attempt, Snapshot};
 use crate::cold::Key;
 use crate::db::Home;
-use crate::model::{App, AttemptNo, Instance, Job, Mark, MarkKind};
+use crate::model::{App, AttemptNo, AttemptState, Instance, Job, Mark, MarkKind, Millis};
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,11 @@ pub enum Marked {
     Unknown,
     /// A held attempt is not deleted.
     Held,
+    /// What is gone is not held.
+    Gone {
+        state: AttemptState,
+        at: Option<Millis>,
+    },
 }
 
 /// What deleting would take of one attempt.
@@ -101,6 +106,14 @@ impl Archiver {
         if found.is_empty() {
             return Ok(Marked::Unknown);
         }
+        let gone = found.iter().find(|found| found.attempt.state.is_gone());
+        if let (MarkKind::Hold, Some(gone), true) =
+            (mark, gone, found.iter().all(|found| found.attempt.state.is_gone()))
+        {
+            return Ok(Marked::Gone { state: gone.attempt.state, at: gone.attempt.gone_since() });
+        }
+        // A mark in another bucket would be answered and forgotten.
+        super::bucket::check(&self.shared).await?;
         // All or nothing, as far as one can tell beforehand.
         if mark == MarkKind::Delete && self.is_held(app, &found).await? {
             return Ok(Marked::Held);

@@ -98,29 +98,34 @@ pub(super) async fn reage(
     Ok(db.set_meta(PLACE, &place.to_text()).await?)
 }
 
-/// Adds to `work` what will be due once the walk has come by; answers false where there was more to
-/// see than a look should take.
+/// What is due once the walk has come by, and whether that is all of it: there may be more to see than a
+/// look should take.
 pub(super) async fn foresee(
     shared: &Shared,
     db: &Arc<Db>,
     rules: &RulesInForce,
     now: Millis,
-    work: &mut DueWork,
-) -> Result<bool, ArchiveError> {
+) -> Result<(DueWork, bool), ArchiveError> {
     let mut place = Place::load(db, rules).await?;
-    let began = shared.clock.instant();
+    if place.done {
+        return Ok((shared.due_work(db, rules, now).await?, true));
+    }
+    let (mut work, began) = (DueWork::default(), shared.clock.instant());
+    place = Place::start(&place.version);
     while let Some((home, page)) = place.next(shared, db).await? {
-        for attempt in page.into_iter().filter(|attempt| attempt.due_at > now && !attempt.state.is_gone()) {
-            let aged = aged(shared, &home, rules, attempt, now).await?;
-            if aged.due_at <= now {
-                shared.sort_in(work, rules, &home, aged, now).await?;
+        for mut attempt in page {
+            if !attempt.state.is_gone() {
+                attempt = aged(shared, &home, rules, attempt, now).await?;
+            }
+            if attempt.due_at <= now {
+                shared.sort_in(&mut work, rules, &home, attempt, now).await?;
             }
         }
         if began.elapsed() >= SHARE_OF_A_LOOK {
-            return Ok(false);
+            return Ok((work, false));
         }
     }
-    Ok(true)
+    Ok((work, true))
 }
 
 async fn reage_some(

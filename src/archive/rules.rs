@@ -65,8 +65,19 @@ impl RulesInForce {
         outcome: Option<Outcome>,
         archived_under: Option<&RuleName>,
     ) -> Ruling {
+        self.ruling_with(&self.others, app, job, outcome, archived_under)
+    }
+
+    fn ruling_with(
+        &self,
+        others: &[RuleSet],
+        app: &App,
+        job: Option<&Job>,
+        outcome: Option<Outcome>,
+        archived_under: Option<&RuleName>,
+    ) -> Ruling {
         let mut ruling = Ruling::of(self.ours.rule_for(app, job, outcome));
-        for other in &self.others {
+        for other in others {
             let other = other.rule_for(app, job, outcome);
             ruling.cold_for = ruling.cold_for.longer(other.cold_for);
             ruling.keep_at_least = ruling.keep_at_least.max(other.keep_at_least);
@@ -93,6 +104,20 @@ impl RulesInForce {
     ) -> Result<Ruling, ArchiveError> {
         let archived_under: Option<RuleName> = shared.catalog.optional_name(db, attempt.rule_id).await?;
         Ok(self.ruling(app, job, attempt.outcome, archived_under.as_ref()))
+    }
+
+    /// The same once ages that were longer before the last change do not count any more; `None` where none do.
+    pub async fn ruling_after_grace(
+        &self,
+        shared: &Shared,
+        db: &Arc<Db>,
+        app: &App,
+        job: Option<&Job>,
+        attempt: &Attempt,
+    ) -> Result<Option<(Millis, Ruling)>, ArchiveError> {
+        let Some(until) = self.grace_until else { return Ok(None) };
+        let archived_under: Option<RuleName> = shared.catalog.optional_name(db, attempt.rule_id).await?;
+        Ok(Some((until, self.ruling_with(&[], app, job, attempt.outcome, archived_under.as_ref()))))
     }
 
     /// What counts now, as far as it was agreed on before.

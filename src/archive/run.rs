@@ -269,8 +269,8 @@ pub(super) async fn rehearse(shared: &Shared) -> Result<RunReport, ArchiveError>
     let mut next_at: Option<Millis> = None;
     for db in shared.catalog.cluster.servers() {
         let rules = RulesInForce::load(shared, db).await?;
-        let mut work = shared.due_work(db, &rules, now).await?;
-        if !super::reage::foresee(shared, db, &rules, now, &mut work).await? {
+        let (mut work, is_all) = super::reage::foresee(shared, db, &rules, now).await?;
+        if !is_all {
             let error = "there are more than a look takes time for; a run goes on until it has seen all".to_owned();
             report.failures.push(Failure { what: "look at all attempts for the changed rules".to_owned(), error });
         }

@@ -197,7 +197,9 @@ impl Scrub {
         self.audit.catalog.forget_findings(db, Millis::new(pass.began_at)).await?;
         pass.ended_at = self.audit.clock.now().get();
         pass.store(db).await?;
-        tracing::info!(scrub.objects = pass.objects, scrub.bytes = pass.bytes, "every object was read again");
+        if pass.objects > 0 {
+            tracing::info!(scrub.objects = pass.objects, scrub.bytes = pass.bytes, "every object was read again");
+        }
         Ok(true)
     }
 

@@ -281,7 +281,6 @@ impl Status {
     async fn ask_store(&self) -> ColdReport {
         let url = self.shared.settings.cold_url.clone();
         let answer = within(&self.shared.clock, self.shared.store.cluster_id()).await;
-        let reachable = matches!(answer, Some(Ok(_)));
         let error = match answer {
             Some(Ok(Some(found))) if found == self.shared.settings.cluster_id => None,
             Some(Ok(Some(found))) => {
@@ -295,7 +294,8 @@ impl Status {
             Some(Err(error)) => Some(chain(&error)),
             None => Some(no_answer()),
         };
-        ColdReport { url, reachable, error, ..ColdReport::default() }
+        // Of another bucket, or an emptied one, nothing is read either.
+        ColdReport { url, reachable: error.is_none(), error, ..ColdReport::default() }
     }
 
     fn url_of(&self, db: &Db) -> String {

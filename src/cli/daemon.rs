@@ -81,6 +81,9 @@ pub(super) fn check_config(config: Option<&Path>) -> anyhow::Result<Exit> {
     }
     out.line(&format!("cold tier  {}", config.cold.url))?;
     out.line(&format!("listen     {}", config.server.listen))?;
+    for (name, address) in config.protocol.listeners() {
+        out.line(&format!("listen     {address} ({name})"))?;
+    }
     let schedule = &config.archive.schedule;
     out.line(&format!("archive    {schedule}"))?;
     let mut at = chrono::DateTime::from_timestamp_millis(Clock::default().now().get());

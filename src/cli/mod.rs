@@ -11,6 +11,7 @@ mod client;
 mod daemon;
 mod demo;
 mod exec;
+mod finish;
 mod follow;
 mod import;
 mod lists;
@@ -97,7 +98,7 @@ enum Command {
     /// Send a file, or stdin, as the log of an instance
     Push(push::PushArgs),
     /// Say that an instance is over
-    Finish(push::FinishArgs),
+    Finish(finish::FinishArgs),
     /// Run a command, ship its output, finish by its exit code and pass that on
     Exec(exec::ExecArgs),
     /// Bring in the logs that another system stored
@@ -156,7 +157,9 @@ enum PurgeCommand {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Read the configuration, name all mistakes, and print the next runs of each schedule
+    /// Read the configuration, name its mistakes, and print what it comes to
+    ///
+    /// What follows from several settings together is told once each of them is in order.
     Check,
 }
 
@@ -252,7 +255,7 @@ fn print(text: &[u8]) -> anyhow::Result<Exit> {
 async fn run_client(session: &mut Session, command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Push(args) => push::push(session, args).await,
-        Command::Finish(args) => push::finish(session, args).await,
+        Command::Finish(args) => finish::finish(session, args).await,
         Command::Exec(args) => exec::exec(session, args).await,
         Command::Import(command) => import::import(session, command).await,
         Command::Logs(args) => logs::logs(session, args).await,
@@ -303,6 +306,9 @@ fn session(global: &Global) -> anyhow::Result<Session> {
 /// What happened, and what to do next.
 fn explain(error: &anyhow::Error) {
     eprintln!("logtier: {}", chain(error.as_ref()));
+    if error.downcast_ref::<push::Advice>().is_some() {
+        return;
+    }
     if let Some(hint) = error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()?.hint()) {
         eprintln!("{hint}");
     }

@@ -1,4 +1,4 @@
-//! `logtier push` and `logtier finish`: sends a file or stdin as the log of an instance.
+//! `logtier push`: sends a file or stdin as the log of an instance.
 //!
 //! Each batch carries a key made of the push's key and the batch's number, so that sending it
 //! again after a lost answer stores nothing twice.
@@ -104,27 +104,6 @@ impl FinishedAs {
     }
 }
 
-#[derive(Debug, Args)]
-pub(super) struct FinishArgs {
-    /// Which instance is over
-    instance: String,
-    /// How it ended
-    #[arg(long, value_enum)]
-    outcome: Option<FinishedAs>,
-    /// Which attempt; 1 if not given
-    #[arg(long, value_name = "N", value_parser = args::number)]
-    attempt: Option<u64>,
-    /// The job that the instance is a run of
-    #[arg(long)]
-    job: Option<String>,
-    /// How many lines there must be; refused if there are not
-    #[arg(long, value_name = "N", value_parser = args::number)]
-    lines: Option<u64>,
-    /// How long a daemon that does not answer is waited for
-    #[arg(long, value_name = "SPAN", default_value = "1m", value_parser = args::span)]
-    retry_for: Duration,
-}
-
 /// What the daemon answers to a batch.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Appended {
@@ -197,7 +176,7 @@ pub(super) fn finish_call(
 }
 
 /// Shows the warnings that an answer may carry.
-fn show_warnings(answer: &Value) {
+pub(super) fn show_warnings(answer: &Value) {
     let listed = answer.get("warnings").and_then(Value::as_array).into_iter().flatten();
     for warning in listed.chain(answer.get("warning")).filter_map(Value::as_str) {
         eprintln!("logtier: warning: {warning}");
@@ -225,7 +204,7 @@ pub(super) async fn push(session: &mut Session, args: PushArgs) -> anyhow::Resul
     let mut pusher = Pusher::new(session, instance, &args, patience);
     let sent = pusher.send_all(input).await;
     pusher.end_progress();
-    sent.with_context(|| pusher.progress_so_far())?;
+    sent.map_err(|error| pusher.broken_off(error))?;
     let (mut patience, flawed) = (pusher.patience.clone(), pusher.rejected > 0);
     eprintln!("{}", pusher.summary());
     if let Some(outcome) = args.finish {
@@ -237,19 +216,10 @@ pub(super) async fn push(session: &mut Session, args: PushArgs) -> anyhow::Resul
     Ok(if flawed { Exit::Flawed } else { Exit::Done })
 }
 
-pub(super) async fn finish(session: &mut Session, args: FinishArgs) -> anyhow::Result<Exit> {
-    let about = About { job: args.job, attempt: args.attempt, labels: Vec::new() };
-    let call = finish_call(&session.app, &args.instance, &about, args.outcome, args.lines);
-    let answer: Result<Value, ClientError> =
-        session.client.json_patiently(&call, &mut Patience::new(args.retry_for)).await;
-    let name = format!("{}/{}", session.app, args.instance);
-    show_warnings(&answer.with_context(|| format!("finish {name}"))?);
-    match args.outcome {
-        Some(outcome) => eprintln!("finished {name} as {}", outcome.as_str()),
-        None => eprintln!("finished {name}"),
-    }
-    Ok(Exit::Done)
-}
+/// What to do next, which stands for whatever the causes advise.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Advice(String);
 
 /// Sends one stream of lines.
 struct Pusher<'a> {
@@ -309,8 +279,8 @@ impl<'a> Pusher<'a> {
             while let Some(batch) = splitter.next_full() {
                 self.send(batch).await?;
             }
-            // With a key of the user's own, batches must come out the same each time.
-            let hurry = splitter.holds_lines() && self.args.key.is_none();
+            // What can be sent again with the same key must come out in the same batches each time.
+            let hurry = splitter.holds_lines() && self.args.key.is_none() && !self.can_be_read_again();
             let reading = input.read_buf(splitter.buffer());
             let read = if hurry { tokio::time::timeout(LINGER, reading).await } else { Ok(reading.await) };
             match read {
@@ -434,12 +404,21 @@ impl<'a> Pusher<'a> {
         text
     }
 
-    fn progress_so_far(&self) -> String {
-        let again = match &self.args.key {
-            Some(key) => format!("push the same file again with --key {key} to go on"),
-            None => "nothing tells a second push of it from new lines; see --key".to_owned(),
+    fn can_be_read_again(&self) -> bool {
+        self.args.file.as_ref().is_some_and(|file| file.as_os_str() != "-")
+    }
+
+    /// The error of a push of which something was taken says how to go on, and no other advice.
+    fn broken_off(&self, error: anyhow::Error) -> anyhow::Error {
+        let taken = count(self.taken, "line");
+        if matches!(error.downcast_ref(), Some(ClientError::Problem(problem)) if problem.status == 422) {
+            return error.context(format!("{taken} taken before it failed"));
+        }
+        let again = match self.can_be_read_again() || self.args.key.is_some() {
+            true => format!("push the same file again with --key {} to go on where it stopped", self.key),
+            false => "nothing tells a second push of it from new lines; see --key".to_owned(),
         };
-        format!("{} taken before it failed ({again})", count(self.taken, "line"))
+        error.context(Advice(format!("{taken} taken before it failed ({again})")))
     }
 
     fn draw_progress(&mut self) {
@@ -458,7 +437,7 @@ impl<'a> Pusher<'a> {
     }
 }
 
-/// Whether the first line with something in it is a record.
+/// Whether the first line that is not blank is a record.
 fn looks_like_records(bytes: &[u8]) -> bool {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let first = bytes.split(|&b| b == b'\n').map(<[u8]>::trim_ascii).find(|line| !line.is_empty());
@@ -552,7 +531,7 @@ mod tests {
         let server = Server::start([Answer::problem(422, "the key was used for other content")]).await;
         let line = format!("push run-1 {} --key k", file.path().display());
         let error = format!("{:#}", server.run(&line).await.0.expect_err("refused"));
-        assert!(error.contains("used for other content") && error.contains("--key k"), "{error}");
+        assert!(error.contains("used for other content") && !error.contains("--key k"), "{error}");
         assert_eq!(server.seen().len(), 1);
     }
 

@@ -64,6 +64,10 @@ pub(super) fn verify(config: Option<&Path>, app: Option<&str>, args: VerifyArgs)
     daemon::runtime()?.block_on(async {
         let (catalog, store) = app::open_as_is(&config, &clock).await?;
         let cluster = catalog.cluster.clone();
+        if !is_json {
+            let hot: Vec<String> = config.hot.servers.iter().map(|server| server.url.to_string()).collect();
+            eprintln!("comparing {} with {}", hot.join(", "), config.cold.url);
+        }
         let audit = Audit { catalog, store, clock: clock.clone() };
         let progress = Progress::default();
         let tell = |finding: &Finding| {

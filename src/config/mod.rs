@@ -37,6 +37,7 @@ mod tests;
 mod units;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use check::Checker;
@@ -128,6 +129,7 @@ impl Config {
         let retention = Retention::check(file.retention.unwrap_or_default(), &mut check);
         let log = Log::check(file.log.unwrap_or_default(), &mut check);
         let protocol = Protocol::check(file.protocol.unwrap_or_default(), &mut check);
+        refuse_one_port_for_two(server.listen, &protocol, &mut check);
 
         let whole = cold.zip(archive).zip(retention);
         check.done(whole.map(|((cold, archive), retention)| Self {
@@ -144,6 +146,22 @@ impl Config {
             log,
             protocol,
         }))
+    }
+}
+
+/// Two listeners at one place: the second could not open its port.
+fn refuse_one_port_for_two(listen: SocketAddr, protocol: &Protocol, check: &mut Checker<'_>) {
+    let mut taken = vec![("server", listen)];
+    for (name, address) in protocol.listeners() {
+        let collides = |other: SocketAddr| {
+            let same_ip = other.ip() == address.ip() || other.ip().is_unspecified() || address.ip().is_unspecified();
+            other.port() == address.port() && address.port() != 0 && same_ip
+        };
+        if let Some((other, _)) = taken.iter().find(|(_, other)| collides(*other)) {
+            let mistake = Mistake::new(format!("{address} is the port of {other}.listen, too"));
+            check.refuse(&format!("{name}.listen"), mistake.help("give each its own"));
+        }
+        taken.push((name, address));
     }
 }
 

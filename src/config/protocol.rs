@@ -53,6 +53,12 @@ pub struct PowerJobS3 {
 }
 
 impl Protocol {
+    /// The ports that are opened, by the name of their table.
+    pub fn listeners(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let powerjob = self.powerjob.as_ref().map(|table| ("protocol.powerjob", table.listen));
+        powerjob.into_iter().chain(self.powerjob_s3.as_ref().map(|table| ("protocol.powerjob_s3", table.listen)))
+    }
+
     pub(super) fn check(file: file::Protocol, check: &mut Checker<'_>) -> Self {
         Self {
             powerjob: file.powerjob.and_then(|table| PowerJob::check(table, check)),

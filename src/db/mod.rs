@@ -157,6 +157,7 @@ impl Db {
         };
         opened.map_err(|error| {
             let remedy = match error.as_database_error().and_then(|answer| answer.code()).as_deref() {
+                Some("28000") => "correct the user in hot.url, or hot.password or hot.password_file",
                 Some("42000") => "make it with CREATE DATABASE, or correct hot.url",
                 // SQLite: damaged, or no database.
                 Some("11" | "26") => {

@@ -37,6 +37,15 @@ fn unavailable(tier: &'static str) -> Problem {
         .retry_after(TRY_AGAIN_SECONDS)
 }
 
+/// A database that does not answer now, or has no room.
+fn database_away(is_full: bool) -> Problem {
+    let problem = unavailable("hot");
+    if !is_full {
+        return problem;
+    }
+    problem.detailed("the hot tier has no room left on its disk; nothing was stored, make room and try again")
+}
+
 pub fn stopping() -> Problem {
     let detail = "the daemon is stopping; try again, another one will answer";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The daemon is stopping", detail).retry_after(1)
@@ -106,11 +115,7 @@ impl From<AppendError> for Problem {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "The key was used before", detail)
             }
             AppendError::Db(ref cause) if cause.is_permanent() => Self::internal(error),
-            AppendError::Db(ref cause) if cause.is_full() => {
-                let detail = "the hot tier has no room left on its disk; nothing was stored, make room and try again";
-                unavailable("hot").detailed(detail).caused_by(error)
-            }
-            AppendError::Db(_) => unavailable("hot").caused_by(error),
+            AppendError::Db(ref cause) => database_away(cause.is_full()).caused_by(error),
             AppendError::Stopping => stopping(),
         }
     }
@@ -137,7 +142,7 @@ impl From<EndError> for Problem {
             }
             EndError::Contended => unavailable("hot").caused_by(error),
             EndError::Db(ref cause) if cause.is_permanent() => Self::internal(error),
-            EndError::Db(_) => unavailable("hot").caused_by(error),
+            EndError::Db(ref cause) => database_away(cause.is_full()).caused_by(error),
         }
     }
 }
@@ -145,10 +150,14 @@ impl From<EndError> for Problem {
 impl From<ArchiveError> for Problem {
     fn from(error: ArchiveError) -> Self {
         match &error {
-            ArchiveError::Db(cause) if !cause.is_permanent() => unavailable("hot").caused_by(error),
+            ArchiveError::Db(cause) if !cause.is_permanent() => database_away(cause.is_full()).caused_by(error),
             ArchiveError::Cold(cause) if !cause.is_permanent() => unavailable("cold").caused_by(error),
             ArchiveError::LeaseLost => unavailable("hot").caused_by(error),
             ArchiveError::Stopping => stopping(),
+            ArchiveError::OtherBucket { .. } => {
+                let detail = format!("nothing was done: {error}");
+                unavailable("cold").detailed(detail).caused_by(error)
+            }
             _ => Self::internal(error),
         }
     }

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::errors::{UNKNOWN, conflict, never_logged};
+use super::errors::{UNKNOWN, conflict, gone, never_logged};
 use super::params::Call;
 use super::schemas::Hold;
 use super::{Problem, Shared};
@@ -33,6 +33,7 @@ pub async fn delete(State(shared): State<Arc<Shared>>, mut call: Call) -> Result
         }
         Marked::Done => Ok(StatusCode::NO_CONTENT.into_response()),
         Marked::Unknown => Err(never_logged(UNKNOWN)),
+        Marked::Gone { state, at } => Err(gone(state, at)),
         Marked::Held => {
             let detail = "a legal hold keeps it: GET …/retention, or `logtier retention explain`, says whether its own or \
                           its rule's; where you may, release its own first: DELETE …/hold, or `logtier hold --release`";
@@ -66,6 +67,7 @@ async fn set(State(shared): State<Arc<Shared>>, mut call: Call, on: bool) -> Res
     call.params.finish()?;
     match shared.api.archiver.hold(&app, &instance, attempt, on).await? {
         Marked::Unknown => Err(never_logged(UNKNOWN)),
+        Marked::Gone { state, at } => Err(gone(state, at)),
         Marked::Done | Marked::Held => Ok(Json(Hold { app, instance, hold: on })),
     }
 }

@@ -56,8 +56,8 @@ impl Problem {
         self
     }
 
-    pub fn detailed(mut self, detail: &str) -> Self {
-        detail.clone_into(&mut self.detail);
+    pub fn detailed(mut self, detail: impl Into<String>) -> Self {
+        self.detail = detail.into();
         self
     }
 

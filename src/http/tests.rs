@@ -126,6 +126,7 @@ impl Daemon {
         let catalog = Catalog::new(Cluster::new(vec![Arc::clone(&db)]));
         let objects = Arc::new(object_store::memory::InMemory::new());
         let store = Store::from_object_store(objects, "");
+        store.put_cluster_id("c1").await.expect("paired");
         let metrics = Arc::new(Metrics::default());
         let bounds = IngestSettings { queue_bytes: 64 << 20, idle_after: Duration::from_secs(3600) };
         let (ingest, lanes) = Ingest::new(catalog.clone(), clock.clone(), Arc::clone(&metrics), &bounds);

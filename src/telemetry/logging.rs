@@ -16,9 +16,9 @@ pub enum LogFormat {
 /// Sends log lines to stderr. `filter` is a level or a list such as `info,logtier::archive=debug`;
 /// one that does not parse is an error. A second call changes nothing.
 pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
-    // sqlx notes every statement at debug, s3s every answer but a success as an error; that is noise unless someone
-    // asks for it.
-    let quiet = [("sqlx", "warn"), ("s3s", "off")];
+    // sqlx notes every statement at debug, object_store every attempt that it repeats, s3s every answer but a success
+    // as an error; that is noise unless someone asks for it.
+    let quiet = [("sqlx", "warn"), ("object_store", "warn"), ("s3s", "off")];
     let quiet = quiet.into_iter().filter(|(name, _)| !filter.contains(name));
     let filter = quiet.fold(filter.to_owned(), |filter, (name, level)| format!("{filter},{name}={level}"));
     let registry = tracing_subscriber::registry().with(EnvFilter::try_new(filter)?);

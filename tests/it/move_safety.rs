@@ -517,6 +517,10 @@ fn what_the_cold_tier_lost_is_never_an_empty_log() {
             (answer.status, answer.json()["type"].as_str().unwrap_or_default().to_owned())
         };
         std::fs::rename(&bucket, &aside).expect("moved");
+        // A mark there would be forgotten.
+        let hold = daemon.client.put(daemon.url("/api/v1/apps/a/instances/i/hold"));
+        assert_eq!(daemon.send(hold).await.status, 503);
+        assert!(!bucket.exists(), "something was written to the emptied bucket");
         assert_eq!(read().await, (503, "urn:logtier:problem:unavailable".to_owned()));
         std::fs::create_dir_all(bucket.join("v1")).expect("created");
         std::fs::copy(aside.join("v1/cluster.json"), bucket.join("v1/cluster.json")).expect("copied");

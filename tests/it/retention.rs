@@ -16,6 +16,8 @@ use crate::harness::{Engine, Tiers, on_each_pair};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOT_FOR: &str = "LOGTIER_RETENTION__DEFAULT__HOT_FOR";
+const PURGE_GRACE: &str = "LOGTIER_ARCHIVE__PURGE_GRACE";
+const SHRINK_GRACE: &str = "LOGTIER_RETENTION__SHRINK_GRACE";
 const COLD_FOR: &str = "LOGTIER_RETENTION__DEFAULT__COLD_FOR";
 
 fn on_each(test: impl AsyncFn(&Tiers, Clock)) {
@@ -69,13 +71,35 @@ fn shorter_ages_reach_archived_attempts_but_not_before_the_grace() {
         let status = daemon.get("/status").await.json();
         assert!(status["retention"]["longer_ages_until"].is_string(), "{status}");
         assert_eq!(status["retention"]["agreed"], true, "{status}");
-        assert!(explain(&daemon, "i").await["longer_ages_until"].is_string());
+        let explained = explain(&daemon, "i").await;
+        let (until, steps) = (&explained["longer_ages_until"], explained["steps"].as_array().expect("steps"));
+        assert!(until.is_string() && steps.iter().any(|step| step["at"] == *until), "{explained}");
         clock.advance(DAY);
         let foreseen = rehearse(&daemon).await;
         assert_eq!((&foreseen["expired"], &foreseen["ends"][0]["instance"]), (&json!(1), &json!("i")), "{foreseen}");
         let report = archive(&daemon).await;
         assert_eq!((&report["reaged"], &report["expired"]), (&json!(1), &json!(1)), "{report}");
         assert!(is_gone(&daemon, "i").await);
+        daemon.stop().await;
+    });
+}
+
+/// What a run would purge may be what it expires.
+#[test]
+fn a_rehearsal_knows_the_new_end_of_what_is_due_for_another_reason() {
+    on_each(async |tiers, clock| {
+        let daemon = Daemon::start_at(tiers, &[(PURGE_GRACE, "40d")], clock.clone()).await;
+        due(&daemon, "i", 50).await;
+        archive(&daemon).await;
+        daemon.stop().await;
+        let daemon = Daemon::start_at(tiers, &[(COLD_FOR, "10d"), (PURGE_GRACE, "40d")], clock.clone()).await;
+        archive(&daemon).await;
+        daemon.stop().await;
+        clock.advance(41 * DAY);
+        let daemon = Daemon::start_at(tiers, &[(COLD_FOR, "11d"), (SHRINK_GRACE, "0s")], clock.clone()).await;
+        let foreseen = rehearse(&daemon).await;
+        let report = archive(&daemon).await;
+        assert_eq!((&foreseen["expired"], &report["expired"]), (&json!(1), &json!(1)), "{foreseen} {report}");
         daemon.stop().await;
     });
 }

@@ -181,6 +181,9 @@ impl FileTree {
         let Some(mut target) = target else { return Ok(Found::Skipped { name, why: Skip::NotALog }) };
         let opened = File::open(&path).and_then(|file| Ok((file.metadata()?, file)));
         let (meta, file) = opened.with_context(|| format!("open {}", path.display()))?;
+        if is_compressed(&file).with_context(|| format!("read {}", path.display()))? {
+            return Ok(Found::Skipped { name, why: Skip::Compressed });
+        }
         let written_at = modified(&meta);
         if !self.is_powerjob {
             let first = first_time(&file, self.zone).with_context(|| format!("read {}", path.display()))?;
@@ -204,6 +207,13 @@ fn modified(meta: &std::fs::Metadata) -> Millis {
 fn first_time(file: &File, zone: Tz) -> io::Result<Option<Timestamp>> {
     let beginning = read_at(file, 0, LOOK_BYTES)?;
     Ok(beginning.split(|byte| *byte == b'\n').find_map(|line| stamp(line, zone).ts))
+}
+
+/// Whether a file begins as gzip, zstd, xz or bzip2 files do, whatever it is called.
+fn is_compressed(file: &File) -> io::Result<bool> {
+    const MAGIC: [&[u8]; 4] = [b"\x1F\x8B\x08", b"\x28\xB5\x2F\xFD", b"\xFD7zXZ\0", b"BZh"];
+    let beginning = read_at(file, 0, 6)?;
+    Ok(MAGIC.iter().any(|magic| beginning.starts_with(magic)))
 }
 
 /// Less than `len` only at the file's end.

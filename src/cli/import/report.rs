@@ -14,6 +14,7 @@ const SHOWN_NAMES: usize = 3;
 pub(super) enum Skip {
     OtherBucket,
     NotALog,
+    Compressed,
     Placeholder,
     OlderCopy,
     Later,
@@ -28,6 +29,7 @@ impl Skip {
         match self {
             Self::OtherBucket => "not in the log bucket (containers' jars), not touched",
             Self::NotALog => "the name is not that of a log",
+            Self::Compressed => "compressed; unpack it beside its place and import again",
             Self::Placeholder => "a placeholder that says that there is no log",
             Self::OlderCopy => "an older copy of a log that is there again",
             Self::Later => "stored while the import ran; the next import takes it",
@@ -40,7 +42,7 @@ impl Skip {
 
     /// Whether the user has lost something by it.
     fn is_a_loss(self) -> bool {
-        matches!(self, Self::TooLarge)
+        matches!(self, Self::TooLarge | Self::Compressed)
     }
 }
 

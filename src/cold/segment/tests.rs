@@ -495,10 +495,11 @@ async fn ndjson_lines_come_as_they_are_stored() {
     let blocks = read(all, head.clone(), true).await;
     assert!(plain(&blocks) == ndjson && count(&blocks, Shape::Frame) == blocks.len() - 2 && blocks.len() > 10);
     // Cut in the middle of frames.
-    let some = LineRange::new(7, 400);
+    let some = LineRange::new(sample.first_line + 7, sample.first_line + 400);
     let blocks = read(some, head.clone(), true).await;
     let lines: Vec<&[u8]> = ndjson.split_inclusive(|byte| *byte == b'\n').collect();
-    assert!(plain(&blocks) == lines[7..400].concat() && count(&blocks, Shape::Frame) > 5);
+    assert!(plain(&blocks) == lines[7..400].concat());
+    assert!(count(&blocks, Shape::Frame) > 5, "{} of {}", count(&blocks, Shape::Frame), blocks.len());
     assert_eq!(blocks.iter().map(|block| block.line_count).sum::<u64>(), 393);
     // The job was told after the attempt had moved: its lines say nothing of it.
     let blocks = read(all, [&head[..head.len() - 1], b",\"job\":\"late\","].concat(), true).await;

@@ -322,6 +322,7 @@ impl Driver {
                     Ok(Marked::Done) => self.model.deleted(&name)?,
                     Ok(Marked::Held) => self.model.delete_refused(&name)?,
                     Ok(Marked::Unknown) => self.model.unknown(&name, &before, now)?,
+                    Ok(Marked::Gone { .. }) => return Err(format!("{name:?}: a delete was refused as gone")),
                     Err(_) if excused => {}
                     Err(error) => return Err(format!("delete failed without a fault: {error:?}")),
                 }
@@ -332,6 +333,8 @@ impl Driver {
                     Ok(Marked::Done) => self.model.held(&name, on, now),
                     Ok(Marked::Unknown) => self.model.unknown(&name, &before, now)?,
                     Ok(Marked::Held) => return Err(format!("{name:?}: a hold was refused as held")),
+                    // Nothing was changed; what reads say of it is checked there.
+                    Ok(Marked::Gone { .. }) => {}
                     Err(_) if excused => {}
                     Err(error) => return Err(format!("hold failed without a fault: {error:?}")),
                 }
