@@ -15,6 +15,7 @@ mod fuzzing;
 pub mod hot;
 pub mod http;
 pub mod ingest;
+mod memory;
 pub mod model;
 pub mod pairing;
 pub mod pause;

@@ -10,6 +10,7 @@ use super::{Exit, output::Out};
 use crate::app;
 use crate::clock::Clock;
 use crate::config::{self, Config, LogFormat};
+use crate::memory;
 use crate::telemetry;
 
 /// Runs the daemon until it is told to stop.
@@ -20,6 +21,7 @@ pub(super) fn serve(config: Option<&Path>) -> anyhow::Result<Exit> {
         LogFormat::Json => telemetry::LogFormat::Json,
     };
     telemetry::init_logging(format, &config.log.level).context("log.level")?;
+    memory::keep_little();
     runtime()?.block_on(async {
         // Listening for signals first: whoever sees the daemon up may stop it.
         let mut terminate = signal(SignalKind::terminate())?;

@@ -15,5 +15,5 @@ mod sql;
 pub use chunk::{Chunk, Lines, StoredChunk, encode, hash};
 pub use rows::{
     ChunkHeader, Outline, delete_below, delete_several_below, first_lines, headers, headers_of_several, insert,
-    outline, scan, scan_several, spans,
+    outline, scan, scan_each_from, scan_several, spans,
 };

@@ -81,9 +81,30 @@ pub async fn scan_several(
     attempts: &[AttemptId],
     limit: u32,
 ) -> Result<HashMap<AttemptId, Vec<StoredChunk>>> {
+    decode_several(several(home, attempts, sql::scan_several, limit).await?)
+}
+
+/// The same of each from a line on, at which a chunk begins.
+pub async fn scan_each_from(
+    home: &Home,
+    places: &[(AttemptId, u64)],
+    limit: u32,
+) -> Result<HashMap<AttemptId, Vec<StoredChunk>>> {
+    if places.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let places = in_power_of_two(places);
+    let mut query = sqlx::query(AssertSqlSafe(sql::scan_each_from(home.shard, places.len())));
+    for (id, line) in &places {
+        query = query.bind(id.get()).bind(*line as i64);
+    }
+    decode_several(query.bind(i64::from(limit)).fetch_all(home.db.pool()).await?)
+}
+
+fn decode_several(rows: Vec<AnyRow>) -> Result<HashMap<AttemptId, Vec<StoredChunk>>> {
     let mut found: HashMap<AttemptId, Vec<StoredChunk>> = HashMap::new();
     let mut unreadable = None;
-    for row in several(home, attempts, sql::scan_several, limit).await? {
+    for row in rows {
         let id = AttemptId::stored(row.try_get("attempt_id")?);
         if unreadable == Some(id) {
             continue;

@@ -31,6 +31,15 @@ pub(super) fn scan_several(shard: Shard, attempts: usize) -> String {
     )
 }
 
+/// Of each attempt the chunks that begin at a line or behind it.
+pub(super) fn scan_each_from(shard: Shard, attempts: usize) -> String {
+    format!(
+        "/* hot::scan_each_from */ SELECT attempt_id, first_line, line_count, first_ts, last_ts, levels, codec, raw_len, \
+         hash, data FROM chunk_{shard} WHERE {} ORDER BY attempt_id, first_line LIMIT ?",
+        vec!["(attempt_id = ? AND first_line >= ?)"; attempts].join(" OR ")
+    )
+}
+
 /// From the chunk that holds the first line asked for, without payloads.
 pub(super) fn outline(shard: Shard) -> String {
     format!(

@@ -20,6 +20,9 @@ use crate::ingest::{Budget, Room};
 /// A client that sends nothing for so long has gone.
 const STALL: Duration = Duration::from_secs(30);
 
+/// The same while what it sends is thrown away.
+const DRAIN: Duration = Duration::from_secs(2);
+
 /// Of a body that is too large, so much more is read and thrown away: a client that is still
 /// sending when the connection closes would not see the answer.
 const MAX_DRAINED: u64 = 64 * 1024 * 1024;
@@ -69,7 +72,7 @@ async fn read_within(shared: &Shared, headers: &HeaderMap, body: Body, limit: u6
 
 async fn fill(clock: &Clock, body: &mut BodyDataStream, decoder: &mut Decoder, limit: u64) -> Result<(), Problem> {
     let mut received = 0;
-    while let Some(piece) = next(clock, body).await? {
+    while let Some(piece) = next(clock, body, STALL).await? {
         received += piece.len() as u64;
         if received > limit {
             return Err(too_large(limit));
@@ -79,15 +82,15 @@ async fn fill(clock: &Clock, body: &mut BodyDataStream, decoder: &mut Decoder, l
     Ok(())
 }
 
-async fn next(clock: &Clock, body: &mut BodyDataStream) -> Result<Option<Bytes>, Problem> {
+async fn next(clock: &Clock, body: &mut BodyDataStream, patience: Duration) -> Result<Option<Bytes>, Problem> {
     tokio::select! {
         piece = body.next() => match piece {
             None => Ok(None),
             Some(Ok(piece)) => Ok(Some(piece)),
             Some(Err(error)) => Err(Problem::bad_request("the body broke off before its end").caused_by(error)),
         },
-        () = clock.sleep(STALL) => {
-            let detail = format!("nothing more of the body came for {} s", STALL.as_secs());
+        () = clock.sleep(patience) => {
+            let detail = format!("nothing more of the body came for {} s", patience.as_secs());
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "stalled", "The body stalled", detail))
         }
     }
@@ -95,7 +98,7 @@ async fn next(clock: &Clock, body: &mut BodyDataStream) -> Result<Option<Bytes>,
 
 async fn drain(clock: &Clock, mut body: BodyDataStream) {
     let mut drained = 0;
-    while let Ok(Some(piece)) = next(clock, &mut body).await {
+    while let Ok(Some(piece)) = next(clock, &mut body, DRAIN).await {
         drained += piece.len() as u64;
         if drained > MAX_DRAINED {
             break;

@@ -111,7 +111,8 @@ impl From<AppendError> for Problem {
                 conflict("not-next-line", "Not the next line", detail).with("next_line", next_line)
             }
             AppendError::KeyReused => {
-                let detail = "the Idempotency-Key was used before for other content; nothing was stored";
+                let detail =
+                    "the Idempotency-Key was used before for other content; nothing of this attempt was stored";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "The key was used before", detail)
             }
             AppendError::Db(ref cause) if cause.is_permanent() => Self::internal(error),

@@ -155,30 +155,54 @@ impl Hub {
             let now = now?;
             (relevant(&known.view) != relevant(&now)).then(|| (known, Arc::new(now)))
         });
-        let tell = |(known, now): (Known, Arc<View>)| async move {
-            // Without the lines followers read them by themselves, and say so if that fails.
-            let fresh = self.fresh(&known.view, &now).await.unwrap_or_default();
+        let changed: Vec<(Known, Arc<View>)> = changed.collect();
+        let new: Vec<(&View, LineRange)> =
+            changed.iter().map(|(known, now)| (&**now, new_lines(&known.view, now))).collect();
+        let newest = self.reader.newest(&new).await.unwrap_or_else(|_| vec![None; new.len()]);
+        let tell = |((known, now), blocks): ((Known, Arc<View>), Option<Vec<Block>>)| async move {
+            let fresh = match blocks {
+                Some(blocks) => events_of(&now, blocks),
+                // Without the lines followers read them by themselves, and say so if that fails.
+                None => self.fresh(&known.view, &now).await.unwrap_or_default(),
+            };
             known.sender.send_replace(Seen { view: Some(now), fresh });
         };
-        futures::stream::iter(changed).for_each_concurrent(AT_ONCE, tell).await;
+        futures::stream::iter(changed.into_iter().zip(newest)).for_each_concurrent(AT_ONCE, tell).await;
         Ok(())
     }
 
-    /// The lines that are new since the last look, as far as they are held for all.
+    /// The lines that are new since the last look, read by themselves.
     async fn fresh(&self, before: &View, now: &View) -> Result<Option<Fresh>, ReadError> {
-        let new = LineRange::new(before.attempt.next_line, now.attempt.next_line.max(before.attempt.next_line));
-        if new.is_empty() || now.attempt.state_at(now.at).is_gone() {
-            return Ok(None);
-        }
-        let (mut lines, mut events, mut end) = (self.reader.lines(now, new), Vec::new(), new.start());
-        while events.len() < MAX_FRESH_BYTES
+        let (mut lines, mut blocks, mut bytes) = (self.reader.lines(now, new_lines(before, now)), Vec::new(), 0);
+        while bytes < MAX_FRESH_BYTES
             && let Some(block) = lines.next().await?
         {
-            push_events(&mut events, now.attempt.attempt, &block);
-            end = block.lines.end();
+            bytes += block.records.len();
+            blocks.push(block);
         }
-        Ok(Some(Fresh { lines: LineRange::new(new.start(), end), events: events.into() }))
+        Ok(events_of(now, blocks))
     }
+}
+
+/// Lines that came between two looks at an attempt, while it can be read.
+fn new_lines(before: &View, now: &View) -> LineRange {
+    let start = before.attempt.next_line;
+    let is_gone = now.attempt.state_at(now.at).is_gone();
+    LineRange::new(start, if is_gone { start } else { now.attempt.next_line.max(start) })
+}
+
+/// Consecutive blocks as events, as far as they are held for all.
+fn events_of(view: &View, blocks: Vec<Block>) -> Option<Fresh> {
+    let (start, mut events) = (blocks.first()?.lines.start(), Vec::new());
+    let mut end = start;
+    for block in blocks {
+        if events.len() >= MAX_FRESH_BYTES {
+            break;
+        }
+        push_events(&mut events, view.attempt.attempt, &block);
+        end = block.lines.end();
+    }
+    Some(Fresh { lines: LineRange::new(start, end), events: events.into() })
 }
 
 /// What one query looks at.

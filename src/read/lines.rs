@@ -396,6 +396,24 @@ impl Drop for Lines {
     }
 }
 
+/// The same of consecutive chunks; `None` where they do not hold all of it.
+pub(super) fn cut_all(chunks: Vec<StoredChunk>, wanted: LineRange) -> Option<Vec<Block>> {
+    let mut next = wanted.start();
+    let mut blocks = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        if next >= wanted.end() {
+            break;
+        }
+        if !chunk.lines.contains(next) {
+            return None;
+        }
+        let block = cut(chunk, LineRange::new(next, wanted.end()));
+        next = block.lines.end();
+        blocks.push(block);
+    }
+    (next >= wanted.end()).then_some(blocks)
+}
+
 /// The lines of a chunk that are in `wanted`.
 fn cut(chunk: StoredChunk, wanted: LineRange) -> Block {
     let lines = chunk.lines.intersect(wanted);

@@ -16,7 +16,7 @@ use logtier::catalog::{
 use logtier::db::{Db, Home};
 use logtier::ingest::Batch;
 use logtier::model::{AttemptId, Level, LineRange, Millis};
-use logtier::read::{Filter, PageRequest};
+use logtier::read::{Block, Filter, PageRequest, View};
 use regex::Regex;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
@@ -300,6 +300,7 @@ async fn lives(daemon: &Daemon) {
         assert!(app.ingest.append(keyed).await.expect("known").repeated);
         messages(app, &instance).await.expect("readable");
     }
+    newest(app).await;
     append(app, "large", &numbered("large", 0..2_000)).await;
     // More chunks than one transaction purges, more bytes than are compared together with others'.
     for n in 0..600 {
@@ -331,6 +332,24 @@ async fn lives(daemon: &Daemon) {
     clock.advance(800 * DAY);
     let report = daemon.archive().await;
     assert!(report["forgotten"].as_u64() > Some(40), "{report}");
+}
+
+/// What the followers of many attempts of a shard are shown.
+async fn newest(app: &App) {
+    let mut views = Vec::new();
+    for n in 0..40 {
+        let key = crate::harness::logs::key(&format!("new {n}"));
+        views.push(app.reader.open(&key.app, &key.instance, None).await.expect("a view"));
+    }
+    views.sort_by_key(View::place);
+    for some in views.chunk_by(|a, b| a.place() == b.place()) {
+        let asked: Vec<_> = some.iter().map(|view| (view, LineRange::new(0, 30))).collect();
+        let blocks = app.reader.newest(&asked).await.expect("looked");
+        let lines = |blocks: &Vec<Block>| blocks.iter().map(|block| block.lines.len()).sum::<u64>();
+        assert!(blocks.iter().all(|blocks| blocks.as_ref().map(lines) == Some(30)), "{blocks:?}");
+        let later: Vec<_> = some.iter().map(|view| (view, LineRange::new(0, 31))).collect();
+        assert!(app.reader.newest(&later).await.expect("looked").iter().all(Option::is_none));
+    }
 }
 
 /// Both ways through the outlines of chunks.
