@@ -21,11 +21,10 @@ use super::client::{Patience, shows_progress};
 use super::output::{self, count};
 use super::push::{About, FinishedAs};
 use super::record::NewRecord;
-use super::split::char_boundary;
 use super::spool::{self, DeliveryError, Meta, Spool, Whose};
 use super::{Exit, Session, args};
 use crate::clock::{Clock, random_u32};
-use crate::model::Level;
+use crate::model::{Level, char_boundary};
 
 /// A line is shipped after so long …
 const BATCH_EVERY: Duration = Duration::from_millis(200);

@@ -12,6 +12,7 @@ mod policy;
 mod record;
 mod state;
 mod time;
+mod utf8;
 
 pub use bounds::Bounds;
 pub use ids::{
@@ -25,3 +26,4 @@ pub use policy::{Age, Rule, RuleSet};
 pub use record::{Attrs, InvalidRecord, Record, tail_start};
 pub use state::{AttemptState, Event, Outcome, ShownState, UnknownWord};
 pub use time::{InvalidTimestamp, Millis, Timestamp};
+pub use utf8::char_boundary;

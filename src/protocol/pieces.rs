@@ -3,6 +3,8 @@
 //! Where a line is cut depends on its text alone, not on how the text came: so the pieces of a line that is stored
 //! are those of the same line in a file.
 
+use crate::model::char_boundary;
+
 /// Below the default `max_record_size`, and all that is held of a line.
 pub const PIECE_BYTES: usize = 256 << 10;
 
@@ -36,22 +38,6 @@ impl Pieces {
     pub fn clear(&mut self) {
         self.held.clear();
     }
-}
-
-/// The longest prefix that does not end inside of a UTF-8 character, so that pieces of text are text.
-fn char_boundary(bytes: &[u8]) -> usize {
-    let tail = bytes.len().saturating_sub(3);
-    for at in (tail..bytes.len()).rev() {
-        let width = match bytes[at] {
-            0x00..=0x7F => 1,
-            0x80..=0xBF => continue,
-            0xC0..=0xDF => 2,
-            0xE0..=0xEF => 3,
-            0xF0..=0xFF => 4,
-        };
-        return if at + width > bytes.len() && at > 0 { at } else { bytes.len() };
-    }
-    bytes.len()
 }
 
 #[cfg(test)]

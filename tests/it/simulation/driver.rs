@@ -319,7 +319,7 @@ impl Driver {
             (Ask::Delete(name, before), Answer::Marked(answer)) => {
                 self.note(format!("d{daemon} delete {name:?}: {}", short(&answer)));
                 match answer {
-                    Ok(Marked::Done) => self.model.deleted(&name)?,
+                    Ok(Marked::Done) => self.model.deleted(&name, &before)?,
                     Ok(Marked::Held) => self.model.delete_refused(&name)?,
                     Ok(Marked::Unknown) => self.model.unknown(&name, &before, now)?,
                     Ok(Marked::Gone { .. }) => return Err(format!("{name:?}: a delete was refused as gone")),
@@ -330,7 +330,7 @@ impl Driver {
             (Ask::Hold(name, on, before), Answer::Marked(answer)) => {
                 self.note(format!("d{daemon} hold {name:?} {on}: {}", short(&answer)));
                 match answer {
-                    Ok(Marked::Done) => self.model.held(&name, on, now),
+                    Ok(Marked::Done) => self.model.held(&name, on, &before, now),
                     Ok(Marked::Unknown) => self.model.unknown(&name, &before, now)?,
                     Ok(Marked::Held) => return Err(format!("{name:?}: a hold was refused as held")),
                     // Nothing was changed; what reads say of it is checked there.

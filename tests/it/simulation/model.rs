@@ -259,13 +259,17 @@ impl Model {
         Ok(())
     }
 
-    pub fn deleted(&mut self, name: &Name) -> Result<(), Violation> {
+    pub fn deleted(&mut self, name: &Name, before: &Before) -> Result<(), Violation> {
         let attempt = self.attempt(name);
+        attempt.deletes_open -= 1;
+        if before.incarnation != attempt.incarnation {
+            // That one is gone; whether this one is as well depends on when the daemon looked.
+            return Ok(());
+        }
         if attempt.held == Known::Yes && attempt.deleted != Known::Yes {
             return Err(format!("{name:?} is held and was deleted"));
         }
         attempt.deleted = Known::Yes;
-        attempt.deletes_open -= 1;
         Ok(())
     }
 
@@ -282,8 +286,9 @@ impl Model {
     }
 
     /// A hold was put on or taken off. Nothing is certain where the attempt may be gone.
-    pub fn held(&mut self, name: &Name, on: bool, now: i64) {
-        let may_be_gone = self.may_be_gone(name, now).is_ok();
+    pub fn held(&mut self, name: &Name, on: bool, before: &Before, now: i64) {
+        let is_another = before.incarnation != self.attempt(name).incarnation;
+        let may_be_gone = is_another || self.may_be_gone(name, now).is_ok();
         let attempt = self.attempt(name);
         (attempt.held, attempt.held_since) = match (on, may_be_gone) {
             (_, true) => (Known::Maybe, None),
@@ -408,7 +413,14 @@ impl Model {
         match gone_since(attempt, ages) {
             Some(since) if since + ages.forget_after <= now + TOLERANCE => {
                 let incarnation = attempt.incarnation + 1;
-                *attempt = Attempt { incarnation, ..Attempt::default() };
+                // What was asked of the one before and is not answered may still find this one.
+                let Attempt { deletes_open, held, delete_asked, .. } = *attempt;
+                let (deleted, delete_asked) = match deletes_open {
+                    0 => (Known::No, None),
+                    _ => (Known::Maybe, delete_asked),
+                };
+                let held = if held == Known::Maybe { held } else { Known::No };
+                *attempt = Attempt { incarnation, deletes_open, deleted, delete_asked, held, ..Attempt::default() };
                 Ok(())
             }
             _ => Err(format!("{what}; the model: {:?}", Summary(attempt))),
