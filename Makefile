@@ -15,7 +15,7 @@ demo: ## one log through hot tier, archive and cold tier, under target/demo; KEE
 test: ## every test on SQLite + folder and on MariaDB + S3; ARGS="…" go to cargo test
 	@scripts/test.sh $(ARGS)
 
-test-clients: ## what the AWS SDKs of PyPI and npm find; fetches them
+test-clients: ## what the AWS SDKs for Python, JavaScript and Java find; fetches them
 	@scripts/test-clients.sh $(ARGS)
 
 torture: ## attacks what must hold, MINUTES=n a stage; STAGES="simulation" for some

@@ -32,3 +32,18 @@ free_port() {
     done
     return 1
 }
+
+# apt_download PACKAGE…: into the current folder. Where the machine has no (or old) package lists, a private
+# copy of the lists is made under target/tools: `apt-get update` proper would need root.
+apt_download() {
+    if apt-get -q download "$@" >apt.log 2>&1; then
+        return 0
+    fi
+    local lists=$TOOLS/apt
+    note "the machine's package lists do not serve; fetching a private copy into $lists (about 15 s)"
+    mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial"
+    local options=(-o "Dir::State::lists=$lists/lists" -o "Dir::Cache=$lists/cache"
+        -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=3)
+    apt-get "${options[@]}" -q update >>apt.log 2>&1 &&
+        apt-get "${options[@]}" -q download "$@" >>apt.log 2>&1
+}

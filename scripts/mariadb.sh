@@ -19,21 +19,6 @@ set -euo pipefail
 DIR=${LOGTIER_TEST_MARIADB_DIR:-$TARGET/test-mariadb}
 UNPACKED=$TOOLS/mariadb
 
-# apt_download PACKAGE…: into the current folder. Where the machine has no (or old) package lists, a private
-# copy of the lists is made under target/tools: `apt-get update` proper would need root.
-apt_download() {
-    if apt-get -q download "$@" >apt.log 2>&1; then
-        return 0
-    fi
-    local lists=$TOOLS/apt
-    note "mariadb: the machine's package lists do not serve; fetching a private copy into $lists (about 15 s)"
-    mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial"
-    local options=(-o "Dir::State::lists=$lists/lists" -o "Dir::Cache=$lists/cache"
-        -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=3)
-    apt-get "${options[@]}" -q update >>apt.log 2>&1 &&
-        apt-get "${options[@]}" -q download "$@" >>apt.log 2>&1
-}
-
 # The Debian package of a shared library that a bare machine may lack.
 package_of() {
     case $1 in

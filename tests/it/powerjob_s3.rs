@@ -319,10 +319,20 @@ fn without_a_database_nobody_is_told_that_there_is_no_log() {
     });
 }
 
+/// The program, and the jars that the SDK for Java is made of.
+fn java(clients: &std::path::Path) -> (std::path::PathBuf, std::ffi::OsString) {
+    let java = clients.join("java");
+    let folders = [java.clone(), java.join("usr/share/java")];
+    let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+    let files = files.map(|file| file.expect("an entry").path());
+    let jars = files.filter(|file| file.extension().is_some_and(|ending| ending == "jar"));
+    (java.join("usr/lib/jvm/java-17-openjdk-amd64/bin/java"), std::env::join_paths(jars).expect("a class path"))
+}
+
 #[test]
 fn clients_of_other_languages_find_what_powerjob_needs() {
     let Some(clients) = std::env::var_os("LOGTIER_TEST_CLIENTS").map(std::path::PathBuf::from) else {
-        note_skip("the AWS SDKs for Python and JavaScript, which `make test-clients` fetches");
+        note_skip("the AWS SDKs for Python, JavaScript and Java, which `make test-clients` fetches");
         return;
     };
     on_each_pair(|tiers| {
@@ -330,10 +340,19 @@ fn clients_of_other_languages_find_what_powerjob_needs() {
             let daemon = start(tiers, &[]).await;
             let endpoint = daemon.surface("powerjob_s3");
             let scripts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
-            let programs = [(clients.join("venv/bin/python"), "powerjob_s3.py"), ("node".into(), "powerjob_s3.mjs")];
+            let (java, jars) = java(&clients);
+            let programs = [
+                (clients.join("venv/bin/python"), "powerjob_s3.py"),
+                ("node".into(), "powerjob_s3.mjs"),
+                (java, "PowerjobS3.java"),
+            ];
             for (program, script) in programs {
+                if script.ends_with(".java") && !program.exists() {
+                    note_skip("the AWS SDK for Java, which could not be fetched");
+                    continue;
+                }
                 let mut command = tokio::process::Command::new(program);
-                command.arg(scripts.join(script)).args([endpoint.as_str(), "pj-bucket", "pj", "pj-secret"]);
+                command.env("CLASSPATH", &jars).arg(scripts.join(script)).args([endpoint.as_str(), "pj-bucket", "pj", "pj-secret"]);
                 let output = command.env("NODE_PATH", clients.join("node_modules")).output().await.expect("a program");
                 let said = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success(), "{script}: {said}");

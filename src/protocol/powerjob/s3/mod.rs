@@ -32,7 +32,7 @@ use std::time::{Duration, SystemTime};
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
-use s3s::auth::SimpleAuth;
+use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::{
     CreateBucketInput, CreateBucketOutput, ETag, GetBucketAclInput, GetBucketAclOutput, GetObjectInput,
     GetObjectOutput, Grant, Grantee, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, Owner,
@@ -55,6 +55,19 @@ use crate::protocol::{HungUp, Parts, Surface};
 /// Bodies that are received and stored at a time. A PowerJob server stores one file after the other.
 const MAX_PUTS: usize = 16;
 
+/// The one key that opens it.
+struct OneKey {
+    access_key: String,
+    secret: SecretKey,
+}
+
+#[async_trait::async_trait]
+impl S3Auth for OneKey {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        if access_key == self.access_key { Ok(self.secret.clone()) } else { Err(s3_error!(InvalidAccessKeyId)) }
+    }
+}
+
 /// The endpoint that `[protocol.powerjob_s3]` opens.
 pub fn surface(settings: &config::PowerJobS3, parts: &Parts) -> anyhow::Result<Surface> {
     let endpoint = Endpoint {
@@ -65,7 +78,7 @@ pub fn surface(settings: &config::PowerJobS3, parts: &Parts) -> anyhow::Result<S
         puts: Semaphore::new(MAX_PUTS),
     };
     let mut builder = S3ServiceBuilder::new(endpoint);
-    builder.set_auth(SimpleAuth::from_single(settings.access_key.clone(), settings.secret_key.expose()));
+    builder.set_auth(OneKey { access_key: settings.access_key.clone(), secret: settings.secret_key.expose().into() });
     let service = builder.build();
     Ok(Surface {
         name: "powerjob_s3",
