@@ -352,7 +352,12 @@ fn clients_of_other_languages_find_what_powerjob_needs() {
                     continue;
                 }
                 let mut command = tokio::process::Command::new(program);
-                command.env("CLASSPATH", &jars).arg(scripts.join(script)).args([endpoint.as_str(), "pj-bucket", "pj", "pj-secret"]);
+                command.env("CLASSPATH", &jars).arg(scripts.join(script)).args([
+                    endpoint.as_str(),
+                    "pj-bucket",
+                    "pj",
+                    "pj-secret",
+                ]);
                 let output = command.env("NODE_PATH", clients.join("node_modules")).output().await.expect("a program");
                 let said = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success(), "{script}: {said}");
