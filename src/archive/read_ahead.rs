@@ -21,13 +21,14 @@ pub(super) const ROWS_AT_A_TIME: usize = 64;
 /// How far ahead a shard's candidates are looked for, among those of all shards: 64 of each of 16.
 pub(super) const LOOK_AHEAD: usize = 1_024;
 
-/// What is read of a shard at a time, besides the rows: records, and rows of chunks, however little they
-/// hold. Two of each shard are in memory, 32 MiB in all.
-const AHEAD_BYTES: u64 = 1 << 20;
+/// Records that are read at a time of all shards of a server together; twice as much is in memory.
+const AHEAD_BYTES: u64 = 16 << 20;
+
+/// Rows of chunks that are read at a time of a shard, however little they hold.
 const AHEAD_CHUNKS: u32 = 2_048;
 
-/// Attempts whose records take more are not read ahead: one would fill the room of all the others.
-const SMALL_BYTES: u64 = AHEAD_BYTES / 4;
+/// The share of a shard's room that one attempt may take: a large one would leave none to the others.
+const SMALL_SHARE: u64 = 4;
 
 /// A row as it was a moment ago and, of one that is small, its first chunks; `None` where there is none.
 type Found = Option<(Attempt, Vec<StoredChunk>)>;
@@ -85,9 +86,10 @@ impl<'a> ReadAhead<'a> {
 
 async fn read(catalog: Catalog, home: Home, ids: Vec<AttemptId>) -> db::Result<Vec<(AttemptId, Found)>> {
     let rows = catalog.attempts(&home, &ids).await?;
+    let room = AHEAD_BYTES / home.db.shards().len().max(1) as u64;
     let mut bytes = 0;
     let small = rows.iter().filter(|row| {
-        let fits = row.raw_bytes <= SMALL_BYTES && bytes + row.raw_bytes <= AHEAD_BYTES;
+        let fits = row.raw_bytes <= room / SMALL_SHARE && bytes + row.raw_bytes <= room;
         bytes += if fits { row.raw_bytes } else { 0 };
         fits
     });
