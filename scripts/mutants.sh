@@ -62,9 +62,6 @@ mutant deleted-in-between src/catalog/publish.rs \
 mutant finish-keeps-expiry src/catalog/declare.rs \
     's/(sql::finish_attempt\(home\.shard\))/$1.replace("expires_at = NULL, ", if IS_ON { "" } else { "expires_at = NULL, " })/' \
     --test it a_client_that_finishes_what_was_inferred
-mutant publish-over-moved src/catalog/publish.rs \
-    's/filter\(\|row\| (row\.archived_line == entry\.lines\.start\(\))\)/filter(|row| IS_ON || $1)/' \
-    --test it every_seed
 mutant purge-above src/hot/rows.rs \
     's/(query\.bind\(id\.get\(\)\)\.bind\()(i64::try_from\(\*line\)\.unwrap_or\(i64::MAX\))\)/$1if IS_ON { i64::MAX } else { $2 })/' \
     --test it every_seed
