@@ -76,7 +76,7 @@ const FORGET_DAEMON: Duration = Duration::from_secs(24 * 3600);
 
 /// Starts a daemon. Fails where the settings and what they point at do not fit.
 pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<App> {
-    start_on(listen(config.server.listen).await?, config, clock).await
+    start_on(listen("server.listen", config.server.listen).await?, config, clock).await
 }
 
 /// The same on a socket that listens already.
@@ -178,7 +178,7 @@ impl App {
     /// Opens a protocol's port and runs what it does beside its requests.
     async fn supervise_surface(&mut self, surface: Surface) -> anyhow::Result<()> {
         let Surface { name, address, handler, background } = surface;
-        let listener = listen(address).await.with_context(|| format!("open protocol.{name}"))?;
+        let listener = listen(&format!("protocol.{name}.listen"), address).await?;
         let address = listener.local_addr()?;
         tracing::info!(http.address = %address, "protocol {name} is up");
         self.surfaces.push((name, address));
@@ -408,9 +408,9 @@ pub fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> Arch
 }
 
 /// Takes a port, so that whoever cannot have it leaves no trace of having tried.
-pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+pub async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
-    bound.with_context(|| format!("listen on {address}; another daemon may, or server.listen is to be another"))
+    bound.with_context(|| format!("listen on {address} ({setting}); another daemon may, or it is to be another port"))
 }
 
 /// Unlike any other process's: two daemons on one machine, or one that was restarted, differ.

@@ -62,6 +62,8 @@ impl Archiver {
         let job: Option<Job> = shared.catalog.optional_name(&home.db, attempt.job_id).await?;
         let rule = rules.ruling_of(shared, &home.db, app, job.as_ref(), &attempt).await?;
         let later = rules.ruling_after_grace(shared, &home.db, app, job.as_ref(), &attempt).await?;
+        // As readers see it, whatever the next run makes of it.
+        let state = attempt.shown_state(shared.clock.now()).as_str();
         let mut attempt = attempt;
         if rules.stop.is_none() && attempt.expires_at.is_some() {
             // As the next run leaves it, where the rules have not reached it yet.
@@ -74,7 +76,7 @@ impl Archiver {
             instance: instance.to_string(),
             attempt: attempt.attempt.get(),
             job: job.map(|job| job.to_string()),
-            state: attempt.shown_state(shared.clock.now()).as_str(),
+            state,
             rule: rule.name.to_string(),
             ages_of_removed_rule: rule.removed.as_ref().map(ToString::to_string),
             hot_for: shown(rule.hot_for),

@@ -28,7 +28,7 @@ pub(super) fn serve(config: Option<&Path>) -> anyhow::Result<Exit> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         // A terminal that is closed stops it in order, too.
         let mut hangup = signal(SignalKind::hangup())?;
-        let listener = app::listen(config.server.listen).await?;
+        let listener = app::listen("server.listen", config.server.listen).await?;
         let _databases = app::take_databases(&config)?;
         let app = app::start_on(listener, &config, Clock::default()).await?;
         let signal = tokio::select! {

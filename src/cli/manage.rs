@@ -129,6 +129,10 @@ pub(super) async fn pause_purge(session: &mut Session, reason: Option<&str>) -> 
 }
 
 fn about(error: ClientError, session: &Session, instance: &str) -> anyhow::Error {
+    if matches!(&error, ClientError::Problem(problem) if problem.status == 503) {
+        // Nothing was to be read.
+        return error.into();
+    }
     let (app, instance) = (session.app.clone(), instance.to_owned());
     unreadable(error.into(), &Selection { app, instance, attempt: None, filters: Vec::new() })
 }

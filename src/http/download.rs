@@ -63,10 +63,12 @@ pub async fn download(
         _ => Pieces::Rendered(Box::new(reader.matching(&view, range, filter)), renderer),
     };
     let first = pieces.next().await?;
+    // No frame at all is nothing that a decoder takes.
+    let is_zstd = zstd && first.is_some();
     let body = Body::from_stream(stream(Arc::clone(&shared), first, pieces));
     let mut response = body.into_response();
     let headers = response.headers_mut();
-    if zstd {
+    if is_zstd {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));

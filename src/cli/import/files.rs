@@ -178,7 +178,11 @@ impl FileTree {
             true => name.rsplit('/').next().and_then(InstanceId::of_file).map(|id| Facts::target(None, id)),
             false => self.layouts.iter().find_map(|layout| layout.target(&name, self.zone)),
         };
-        let Some(mut target) = target else { return Ok(Found::Skipped { name, why: Skip::NotALog }) };
+        let Some(mut target) = target else {
+            let rotated = [".gz", ".zst", ".xz", ".bz2"].iter().any(|ending| name.ends_with(ending));
+            let why = if rotated { Skip::Compressed } else { Skip::NotALog };
+            return Ok(Found::Skipped { name, why });
+        };
         let opened = File::open(&path).and_then(|file| Ok((file.metadata()?, file)));
         let (meta, file) = opened.with_context(|| format!("open {}", path.display()))?;
         if is_compressed(&file).with_context(|| format!("read {}", path.display()))? {
