@@ -36,8 +36,8 @@ type Found = Option<(Attempt, Vec<StoredChunk>)>;
 pub(super) struct ReadAhead<'a> {
     catalog: &'a Catalog,
     candidates: &'a [Candidate],
-    /// Read, and not yet taken.
-    found: HashMap<AttemptId, Found>,
+    /// Read, and not yet taken. An id is unique in its shard.
+    found: HashMap<(Shard, AttemptId), Found>,
     coming: HashMap<Shard, Coming>,
 }
 
@@ -57,19 +57,19 @@ impl<'a> ReadAhead<'a> {
     /// What there is of a candidate; they are taken in order.
     pub async fn take(&mut self, at: usize) -> Result<Found, ArchiveError> {
         let Candidate { id, home, .. } = &self.candidates[at];
-        if !self.found.contains_key(id) {
+        if !self.found.contains_key(&(home.shard, *id)) {
             let coming = match self.coming.remove(&home.shard) {
                 Some(coming) if coming.first == *id => Some(coming),
                 _ => self.begin(at, home),
             };
             let Some(Coming { end, reading, .. }) = coming else { return Ok(None) };
             let found = reading.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
-            self.found.extend(found?);
+            self.found.extend(found?.into_iter().map(|(id, found)| ((home.shard, id), found)));
             if let Some(next) = self.begin(end, home) {
                 self.coming.insert(home.shard, next);
             }
         }
-        Ok(self.found.remove(id).flatten())
+        Ok(self.found.remove(&(home.shard, *id)).flatten())
     }
 
     /// Begins to read the next candidates of a shard; `None` where there are none near.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::agenda::{agenda, shown_expiry};
-use super::candidates::DueWork;
+use super::candidates::{DueWork, MAX_PER_RUN};
 use super::rules::RulesInForce;
 use super::{ArchiveError, RunReport, Shared};
 use crate::catalog::{Attempt, Lease, NewAge};
@@ -110,7 +110,7 @@ pub(super) async fn foresee(
     if place.done {
         return Ok((shared.due_work(db, rules, now).await?, true));
     }
-    let (mut work, began) = (DueWork::default(), shared.clock.instant());
+    let (mut work, mut due, began) = (DueWork::default(), 0, shared.clock.instant());
     place = Place::start(&place.version);
     while let Some((home, page)) = place.next(shared, db).await? {
         for mut attempt in page {
@@ -118,10 +118,11 @@ pub(super) async fn foresee(
                 attempt = aged(shared, &home, rules, attempt, now).await?;
             }
             if attempt.due_at <= now {
+                due += 1;
                 shared.sort_in(&mut work, rules, &home, attempt, now).await?;
             }
         }
-        if began.elapsed() >= SHARE_OF_A_LOOK {
+        if due >= MAX_PER_RUN || began.elapsed() >= SHARE_OF_A_LOOK {
             return Ok((work, false));
         }
     }

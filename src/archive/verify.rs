@@ -12,6 +12,7 @@ use super::build::{Built, BuiltEntry};
 use super::read_ahead::{LOOK_AHEAD, ROWS_AT_A_TIME};
 use super::{ArchiveError, Shared};
 use crate::cold::segment::{Entry, LineBlock, Replay, Replayed};
+use crate::db::Shard;
 use crate::hot::{self, ChunkHeader};
 use crate::model::{AttemptId, LineRange};
 
@@ -75,18 +76,19 @@ pub(super) async fn verify(shared: &Shared, built: Built) -> Result<Verified, Ar
 /// Chunk rows of the first entry as far as they were read together with those of other small ones.
 async fn headers_of(
     entries: &[BuiltEntry],
-    ahead: &mut HashMap<AttemptId, Vec<ChunkHeader>>,
+    ahead: &mut HashMap<(Shard, AttemptId), Vec<ChunkHeader>>,
 ) -> Result<VecDeque<ChunkHeader>, ArchiveError> {
     let BuiltEntry { home, attempt, lines, .. } = &entries[0];
     let is_small = |entry: &&BuiltEntry| entry.attempt.raw_bytes <= SMALL_BYTES && entry.home.shard == home.shard;
-    if is_small(&&entries[0]) && !ahead.contains_key(&attempt.id) {
+    if is_small(&&entries[0]) && !ahead.contains_key(&(home.shard, attempt.id)) {
         let next = entries.iter().take(LOOK_AHEAD).filter(is_small).take(ROWS_AT_A_TIME);
         let ids: Vec<AttemptId> = next.map(|entry| entry.attempt.id).collect();
         // Nothing of one is also an answer.
-        ahead.extend(ids.iter().map(|id| (*id, Vec::new())));
-        ahead.extend(hot::headers_of_several(home, &ids, HEADERS_AT_A_TIME).await?);
+        ahead.extend(ids.iter().map(|id| ((home.shard, *id), Vec::new())));
+        let read = hot::headers_of_several(home, &ids, HEADERS_AT_A_TIME).await?;
+        ahead.extend(read.into_iter().map(|(id, headers)| ((home.shard, id), headers)));
     }
-    let mut headers = VecDeque::from(ahead.remove(&attempt.id).unwrap_or_default());
+    let mut headers = VecDeque::from(ahead.remove(&(home.shard, attempt.id)).unwrap_or_default());
     headers.retain(|header| lines.contains(header.lines.start()));
     Ok(headers)
 }

@@ -164,8 +164,8 @@ impl View {
 }
 
 /// How often a waiting reader looks: lines are seen within a second of their commit.
-/// Chunks that one look for the newest lines of several attempts gets at most: 8 MiB of usual records.
-const NEWEST_CHUNKS: u32 = 256;
+/// Chunks that one look for the newest lines of several attempts gets at most: 2 MiB of usual records.
+const NEWEST_CHUNKS: u32 = 64;
 
 const WAIT_POLL: Duration = Duration::from_millis(250);
 
