@@ -61,6 +61,8 @@ struct Attempt {
     alive_at: i64,
     deleted: Known,
     delete_asked: Option<i64>,
+    /// The last time, also of one that was answered.
+    delete_asked_last: Option<i64>,
     /// Deletes that may still be done: under way, or without an answer.
     deletes_open: u32,
     held: Known,
@@ -181,6 +183,7 @@ impl Model {
     pub fn ask_delete(&mut self, name: &Name, now: i64) {
         let attempt = self.attempt(name);
         attempt.delete_asked = Some(attempt.delete_asked.map_or(now, |asked| asked.min(now)));
+        attempt.delete_asked_last = Some(now);
         attempt.deletes_open += 1;
         if attempt.deleted == Known::No {
             attempt.deleted = Known::Maybe;
@@ -250,7 +253,12 @@ impl Model {
         let When { began, now, .. } = when;
         if lines < before.end && before.incarnation == self.attempt(name).incarnation {
             self.begin_anew(name, now, &format!("{name:?} was finished with {lines} of {} lines", before.end))?;
-            self.attempt(name).finish_asked = Some(began);
+            let attempt = self.attempt(name);
+            attempt.finish_asked = Some(began);
+            if let Some(asked) = attempt.delete_asked_last.filter(|asked| *asked >= began) {
+                // It came after this request had begun the new one, though it was answered before.
+                (attempt.deleted, attempt.delete_asked) = (Known::Maybe, Some(asked));
+            }
         }
         let attempt = self.attempt(name);
         attempt.exists = true;
@@ -414,13 +422,14 @@ impl Model {
             Some(since) if since + ages.forget_after <= now + TOLERANCE => {
                 let incarnation = attempt.incarnation + 1;
                 // What was asked of the one before and is not answered may still find this one.
-                let Attempt { deletes_open, held, delete_asked, .. } = *attempt;
+                let Attempt { deletes_open, held, delete_asked, delete_asked_last, .. } = *attempt;
                 let (deleted, delete_asked) = match deletes_open {
                     0 => (Known::No, None),
                     _ => (Known::Maybe, delete_asked),
                 };
                 let held = if held == Known::Maybe { held } else { Known::No };
-                *attempt = Attempt { incarnation, deletes_open, deleted, delete_asked, held, ..Attempt::default() };
+                let before = Attempt { incarnation, deletes_open, delete_asked_last, ..Attempt::default() };
+                *attempt = Attempt { deleted, delete_asked, held, ..before };
                 Ok(())
             }
             _ => Err(format!("{what}; the model: {:?}", Summary(attempt))),
