@@ -47,6 +47,10 @@ const STATEMENTS_PER_CONNECTION: usize = 240;
 /// acknowledgement of that one. Idle, the wait harms nobody.
 const STATEMENT_CACHE: usize = 2_048;
 
+/// A connection that was used so lately is taken to be sound without a question, which would be one
+/// more round trip of every transaction.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+
 /// How to reach one database server.
 #[derive(Debug, Clone)]
 pub struct DbSettings {
@@ -86,6 +90,15 @@ impl Db {
             .max_connections(settings.max_connections)
             .acquire_timeout(settings.acquire_timeout)
             .after_connect(move |connection, _| Box::pin(async move { engine.begin_session(connection).await }))
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > TRUSTED_FOR {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .after_release(|connection, _| {
                 Box::pin(async move {
                     if connection.cached_statements_size() >= STATEMENTS_PER_CONNECTION {

@@ -27,6 +27,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// sending when the connection closes would not see the answer.
 const MAX_DRAINED: u64 = 64 * 1024 * 1024;
 
+/// Of what a client says it will send, so much address space is set aside at once; memory is taken as bytes come.
+const MAX_RESERVED: u64 = 1024 * 1024;
+
 /// Longest JSON body of a call that carries no records; labels take 2 KiB.
 const MAX_JSON_BYTES: u64 = 64 * 1024;
 
@@ -59,7 +62,9 @@ async fn read_within(shared: &Shared, headers: &HeaderMap, body: Body, limit: u6
     let result = match announced {
         Some(announced) if announced > limit => Err(too_large(limit)),
         _ => {
-            let mut decoder = Decoder::new(headers, Sink::new(limit, shared.budget.clone()))?;
+            let mut sink = Sink::new(limit, shared.budget.clone());
+            sink.bytes.reserve(announced.map_or(0, |announced| announced.min(MAX_RESERVED) as usize));
+            let mut decoder = Decoder::new(headers, sink)?;
             fill(clock, &mut body, &mut decoder, limit).await.and_then(|()| decoder.finish())
         }
     };

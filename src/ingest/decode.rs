@@ -198,7 +198,8 @@ impl Meter {
 struct Open {
     batch: Batch,
     levels: LevelTracker,
-    content: Xxh3,
+    /// Of what was sent, to know it again; only where the client gave a key.
+    content: Option<Xxh3>,
     places: Vec<Range<u64>>,
 }
 
@@ -335,7 +336,7 @@ impl<'d> Decoder<'d> {
                 self.open.push(Open {
                     batch,
                     levels: LevelTracker::default(),
-                    content: Xxh3::new(),
+                    content: self.defaults.batch_key.is_some().then(Xxh3::new),
                     places: Vec::new(),
                 });
                 self.open.len() - 1
@@ -357,11 +358,10 @@ impl<'d> Decoder<'d> {
         let mut places = Vec::with_capacity(self.open.len());
         let batches = self.open.into_iter().map(|open| {
             places.push(open.places);
-            let content = open.content.digest().cast_signed();
-            let batch_key = defaults
-                .batch_key
-                .as_ref()
-                .map(|client_key| BatchKey { hash: key_hash(&open.batch.key, &defaults.source, client_key), content });
+            let batch_key = defaults.batch_key.as_ref().zip(open.content).map(|(client_key, content)| BatchKey {
+                hash: key_hash(&open.batch.key, &defaults.source, client_key),
+                content: content.digest().cast_signed(),
+            });
             Batch { batch_key, ..open.batch }
         });
         let batches = batches.collect();
@@ -416,8 +416,10 @@ impl Open {
                 break;
             }
             let json = &self.batch.lines.json()[before..];
-            // The time of arrival differs when the batch is sent again.
-            self.content.update(if has_own_ts { json } else { after_ts(json) });
+            if let Some(content) = &mut self.content {
+                // The time of arrival differs when the batch is sent again.
+                content.update(if has_own_ts { json } else { after_ts(json) });
+            }
             record.attrs = None;
         }
         is_text

@@ -315,8 +315,17 @@ pub fn json_escaped(text: &str) -> Vec<u8> {
 
 /// Appends `text` as a JSON string.
 pub(super) fn push_json(out: &mut Vec<u8>, text: &str) {
-    // A string always serializes, and a Vec always takes it.
-    let _ = serde_json::to_writer(out, text);
+    // Most texts need no escapes. Without a way out of the loop the compiler looks at many bytes at once.
+    let escapes = text.bytes().fold(false, |any, byte| any | (byte < b' ') | (byte == b'"') | (byte == b'\\'));
+    if escapes {
+        // A string always serializes, and a Vec always takes it.
+        let _ = serde_json::to_writer(out, text);
+    } else {
+        out.reserve(text.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@
 //! can change a message.
 
 use std::borrow::Cow;
-use std::io::Write;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -183,10 +182,13 @@ struct Stored<'a> {
 impl<'a> Record<'a> {
     /// Appends the record's JSON, without a newline.
     pub fn write_json(&self, out: &mut Vec<u8>) {
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, "{{\"ts\":\"{}\"", self.ts);
+        out.extend_from_slice(b"{\"ts\":\"");
+        self.ts.push_text(out);
+        out.push(b'"');
         if let Some(level) = self.level {
-            let _ = write!(out, ",\"level\":\"{level}\"");
+            out.extend_from_slice(b",\"level\":\"");
+            out.extend_from_slice(level.as_str().as_bytes());
+            out.push(b'"');
         }
         if !self.source.is_empty() {
             out.extend_from_slice(b",\"source\":");

@@ -146,6 +146,8 @@ async fn todays_reader_reads_the_golden_file() {
         }
     }
     assert!(ndjson == file("ndjson"), "the lines differ");
+    let filters = SearchMap::read(&store, &key, index.totals().data_bytes..byte_length).await.expect("asked");
+    assert!(filters.is_some(), "its search filters are of another kind");
     let mut replay = Replay::open(&store, &key, byte_length, hash).await.expect("replay");
     while replay.next().await.expect("proven").is_some() {}
 }
