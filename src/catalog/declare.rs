@@ -1,6 +1,6 @@
 //! What a client says of an attempt besides its lines: that it exists, and that it is over.
 
-use super::reserve::{NaturalKey, Reserve, ReserveError, find, reserve};
+use super::reserve::{NaturalKey, Reserve, ReserveError, create_or_lock, find};
 use super::{Attempt, Catalog, Kind, sql};
 use crate::db::{Connection, Error, Home, TxError};
 use crate::model::{AttemptId, AttemptKey, AttemptState, Event, Job, Labels, LevelSet, Millis, Outcome};
@@ -121,6 +121,7 @@ impl Catalog {
             let row = Reserve {
                 key: natural.clone(),
                 id: found.map_or_else(|| AttemptId::at(now, home.db.clock().random_u32()), |attempt| attempt.id),
+                known_job: None,
                 job_id,
                 labels: wanted.labels.clone(),
                 lines: 0,
@@ -134,9 +135,8 @@ impl Catalog {
             let result = home.db.run_tx("catalog::declare", move |tx| {
                 let (row, change, home) = (row.clone(), change.clone(), home_in_tx.clone());
                 Box::pin(async move {
-                    let mut reserved = reserve(tx, &home, &[row], now).await?;
-                    let reservation = reserved.pop().ok_or(ReserveError::Raced)?;
-                    change(tx, &home, reservation.attempt).await
+                    let attempt = create_or_lock(tx, &home, &row, now).await?;
+                    change(tx, &home, attempt).await
                 })
             });
             match result.await {

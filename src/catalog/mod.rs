@@ -55,7 +55,7 @@ pub use names::{Kind, Names};
 pub use parts::Part;
 pub use publish::{NewEntry, PublishTimes, Published};
 pub use rebuild::{BroughtBack, FoundEntry, FoundSegment, IsReplaced};
-pub use reserve::{NaturalKey, Reservation, Reserve, ReserveError, find, reserve};
+pub use reserve::{NaturalKey, Reserve, ReserveError, Reserved, create_or_lock, find, reserve};
 pub use rewrite::{MovedPart, PartKey};
 pub use rules::{NewAge, RuleSetRow};
 pub use runs::{DAEMON_LIVES, DaemonRow, LeaseRow, RunRow, TaskState};

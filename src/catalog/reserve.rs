@@ -1,8 +1,9 @@
 //! Giving out line numbers: the catalog's half of the write transaction.
 //!
-//! One multi-row upsert creates attempts and moves `next_line`; reading the same rows back inside
-//! the transaction tells each its first line. The rows are upserted in the order of their natural
-//! key, so that concurrent writers wait for each other instead of deadlocking.
+//! One multi-row upsert creates attempts and moves `next_line`. Reading the same rows back inside the
+//! transaction tells each its first line, unless the upsert's own answer tells it: that all rows are new,
+//! or, of one that the writer remembers, which line is next. The rows are upserted in the order of their
+//! natural key, so that concurrent writers wait for each other instead of deadlocking.
 //!
 //! The caller offers an id with each natural key: one that it remembers, or a fresh one. Where the
 //! attempt exists under another id, that row is extended and the offered id is not used. But two
@@ -14,7 +15,7 @@ use std::collections::HashMap;
 
 use super::{Attempt, sql};
 use crate::db::{Connection, Error, Home, Result, TxError};
-use crate::model::{AttemptId, AttemptNo, AttemptState, Instance, Labels, LevelSet, Millis, Timestamp};
+use crate::model::{AttemptId, AttemptNo, Instance, Labels, LevelSet, Millis, Timestamp};
 
 /// The natural key of an attempt on its server.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +31,8 @@ pub struct Reserve {
     pub key: NaturalKey,
     /// Of the row that is there, as far as the caller remembers it, or a fresh one.
     pub id: AttemptId,
+    /// Of the row that is there, as far as the caller remembers it; then `id` is its id.
+    pub known_job: Option<i32>,
     /// 0 for none. The first one stays.
     pub job_id: i32,
     /// The first that are not empty stay.
@@ -44,11 +47,13 @@ pub struct Reserve {
 }
 
 /// What an attempt got.
-#[derive(Debug, Clone)]
-pub struct Reservation {
-    /// The row as it is now, inside the transaction.
-    pub attempt: Attempt,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserved {
+    pub id: AttemptId,
     pub first_line: u64,
+    pub job_id: i32,
+    /// The row's; empty, too, where no labels were offered.
+    pub labels: Labels,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -94,37 +99,79 @@ async fn by_key(
 }
 
 /// Creates or extends these attempts, which must be sorted by their key and differ in it.
-/// Answers in the same order. Writes to attempts that are gone as well: the caller checks the state.
+/// Answers in the same order; [`ReserveError::Raced`] where one of them is gone.
 pub async fn reserve(
     tx: &mut Connection,
     home: &Home,
     wanted: &[Reserve],
     now: Millis,
-) -> std::result::Result<Vec<Reservation>, ReserveError> {
+) -> std::result::Result<Vec<Reserved>, ReserveError> {
     debug_assert!(wanted.is_sorted_by(|a, b| a.key < b.key));
     let mut reserved = Vec::with_capacity(wanted.len());
     for some in super::in_powers_of_two(wanted) {
-        let statement = sql::upsert_attempts(home.db.engine(), home.shard, some.len());
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(statement));
-        for reserve in some {
-            query = reserve.bind(query, now);
-        }
-        let rows = match query.execute(&mut *tx).await.map_err(Error::from) {
-            // SQLite's way to say that the id belongs to another row.
-            Err(Error::Duplicate(_)) => return Err(ReserveError::Raced),
-            result => result?.rows_affected(),
-        };
-        // A row that is there and gets no line may be counted once, as it does not change.
-        let are_new = home.db.engine().counts_updates_twice()
-            && rows == some.len() as u64
-            && some.iter().all(|reserve| reserve.lines > 0);
-        if are_new {
-            reserved.extend(some.iter().map(|reserve| Reservation { first_line: 0, attempt: reserve.created(now) }));
-        } else {
-            reserved.extend(read_back(tx, home, some).await?);
+        let done = upsert(tx, home, some, now).await?;
+        match some {
+            _ if done.are_new => reserved.extend(some.iter().map(|one| one.from_line(0, one.job_id))),
+            [one] if let (Some(next_line), Some(job_id)) = (done.next_line, one.remembered_job()) => {
+                reserved.push(one.from_line(next_line - one.lines, job_id));
+            }
+            _ => {
+                for (one, row) in some.iter().zip(read_back(tx, home, some).await?) {
+                    if row.state_at(now).is_gone() {
+                        return Err(ReserveError::Raced);
+                    }
+                    let first_line = row.next_line.checked_sub(one.lines).ok_or(ReserveError::Raced)?;
+                    reserved.push(Reserved { id: row.id, first_line, job_id: row.job_id, labels: row.labels });
+                }
+            }
         }
     }
     Ok(reserved)
+}
+
+/// Creates an attempt or locks its row, and answers with the row. It may be gone: the caller checks the state.
+pub async fn create_or_lock(
+    tx: &mut Connection,
+    home: &Home,
+    wanted: &Reserve,
+    now: Millis,
+) -> std::result::Result<Attempt, ReserveError> {
+    let wanted = std::slice::from_ref(wanted);
+    upsert(tx, home, wanted, now).await?;
+    read_back(tx, home, wanted).await?.pop().ok_or(ReserveError::Raced)
+}
+
+/// What the answer to an upsert tells, on an engine where it tells anything.
+struct Upserted {
+    /// All rows were made just now.
+    are_new: bool,
+    /// Of one row that is open and carries the id that was offered.
+    next_line: Option<u64>,
+}
+
+async fn upsert(
+    tx: &mut Connection,
+    home: &Home,
+    wanted: &[Reserve],
+    now: Millis,
+) -> std::result::Result<Upserted, ReserveError> {
+    let engine = home.db.engine();
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql::upsert_attempts(engine, home.shard, wanted.len())));
+    for reserve in wanted {
+        query = reserve.bind(query, now);
+    }
+    let done = match query.execute(&mut *tx).await.map_err(Error::from) {
+        // SQLite's way to say that the id belongs to another row.
+        Err(Error::Duplicate(_)) => return Err(ReserveError::Raced),
+        result => result?,
+    };
+    // A row that is there and gets no line may be counted once, as it does not change.
+    let rows_tell = engine.upserts_tell() && wanted.iter().all(|reserve| reserve.lines > 0);
+    let next_line = done.last_insert_id().filter(|_| engine.upserts_tell() && wanted.len() == 1);
+    Ok(Upserted {
+        are_new: rows_tell && done.rows_affected() == wanted.len() as u64,
+        next_line: next_line.map(i64::cast_unsigned).filter(|next_line| *next_line > 0),
+    })
 }
 
 /// The rows as the upsert left them.
@@ -132,55 +179,29 @@ async fn read_back(
     tx: &mut Connection,
     home: &Home,
     wanted: &[Reserve],
-) -> std::result::Result<Vec<Reservation>, ReserveError> {
+) -> std::result::Result<Vec<Attempt>, ReserveError> {
     let keys: Vec<&NaturalKey> = wanted.iter().map(|reserve| &reserve.key).collect();
     let mut rows = by_key(tx, home, &keys).await?;
-    let (mut reserved, mut unused) = (Vec::with_capacity(wanted.len()), Vec::new());
+    let (mut found, mut unused) = (Vec::with_capacity(wanted.len()), Vec::new());
     for reserve in wanted {
         let attempt = rows.remove(&reserve.key).ok_or(ReserveError::Raced)?;
         if attempt.id != reserve.id {
             unused.push(reserve.id);
         }
-        let first_line = attempt.next_line.checked_sub(reserve.lines).ok_or(ReserveError::Raced)?;
-        reserved.push(Reservation { first_line, attempt });
+        found.push(attempt);
     }
-    if super::attempts::by_id(tx, home, &unused).await?.is_empty() { Ok(reserved) } else { Err(ReserveError::Raced) }
+    if super::attempts::by_id(tx, home, &unused).await?.is_empty() { Ok(found) } else { Err(ReserveError::Raced) }
 }
 
 impl Reserve {
-    /// The row that [`sql::upsert_attempts`] creates where there was none.
-    fn created(&self, now: Millis) -> Attempt {
-        Attempt {
-            id: self.id,
-            app_id: self.key.app_id,
-            instance: self.key.instance.clone(),
-            attempt: self.key.attempt,
-            job_id: self.job_id,
-            labels: self.labels.clone(),
-            state: AttemptState::Open,
-            outcome: None,
-            held: false,
-            meta_version: 1,
-            archived_meta: 0,
-            next_line: self.lines,
-            archived_line: 0,
-            purged_line: 0,
-            trimmed_line: 0,
-            raw_bytes: self.raw_bytes,
-            archived_bytes: 0,
-            first_ts: self.ts_range.map(|(first, _)| first),
-            last_ts: self.ts_range.map(|(_, last)| last),
-            levels: self.levels,
-            created_at: self.created_at,
-            written_at: now,
-            finished_at: None,
-            published_at: None,
-            expires_at: None,
-            gone_at: None,
-            failures: 0,
-            rule_id: 0,
-            due_at: self.due_at,
-        }
+    /// The row's job, where the writer remembers it and all else that an answer needs: nothing that is
+    /// offered could be new to the row.
+    fn remembered_job(&self) -> Option<i32> {
+        self.known_job.filter(|job| self.labels.is_empty() && (*job != 0 || self.job_id == 0))
+    }
+
+    fn from_line(&self, first_line: u64, job_id: i32) -> Reserved {
+        Reserved { id: self.id, first_line, job_id, labels: self.labels.clone() }
     }
 
     /// The twelve values of one row of [`sql::upsert_attempts`].

@@ -158,6 +158,8 @@ pub(super) fn upsert_attempts(engine: Engine, shard: Shard, rows: usize) -> Stri
     // written_at never goes back: a writer that stood still for days would make the attempt look idle.
     let reopens = format!("state = 2 AND {lines} > 0");
     let gets_job = format!("job_id = 0 AND {job} <> 0");
+    // MySQL assigns from left to right: what opens again is open here.
+    let (id, told) = (new("id"), engine.told(&format!("next_line + {lines}")));
     let gets_labels = format!("LENGTH(labels) = 0 AND LENGTH({labels}) > 0");
     format!(
         "/* catalog::reserve */ INSERT INTO attempt_{shard} \
@@ -179,7 +181,7 @@ pub(super) fn upsert_attempts(engine: Engine, shard: Shard, rows: usize) -> Stri
          expires_at = CASE WHEN {reopens} THEN NULL ELSE expires_at END, \
          state = CASE WHEN {reopens} THEN 0 ELSE state END, \
          raw_bytes = raw_bytes + {bytes}, \
-         next_line = next_line + {lines}",
+         next_line = CASE WHEN id = {id} AND state = 0 THEN {told} ELSE next_line + {lines} END",
         rows = repeat("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)", ", ", rows),
         on_duplicate = engine.on_duplicate("app_id, instance, attempt"),
         levels = new("levels"),

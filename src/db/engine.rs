@@ -108,9 +108,18 @@ impl Engine {
         }
     }
 
-    /// Whether an upsert counts a row that was there already twice: a count of one a row then says that all are new.
-    pub fn counts_updates_twice(self) -> bool {
+    /// Whether the answer to an upsert tells what it did: it counts a row that was there already twice, so that
+    /// a count of one a row says that all are new; and it carries what [`Engine::told`] was given.
+    pub fn upserts_tell(self) -> bool {
         self == Self::MySql
+    }
+
+    /// `number`, which the answer to the statement then carries, where the engine can do so.
+    pub fn told(self, number: &str) -> String {
+        match self {
+            Self::MySql => format!("LAST_INSERT_ID({number})"),
+            Self::Sqlite => number.to_owned(),
+        }
     }
 
     /// Stands behind a table in FROM: read it by this index and no other way.

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::ids::Recalled;
 use super::{AppendError, Appended, Pending, Shared};
 use crate::catalog::batches::{self, Remembered};
-use crate::catalog::{Attempt, Kind, NaturalKey, Reserve, ReserveError, find, reserve};
+use crate::catalog::{Attempt, Kind, NaturalKey, Reserve, ReserveError, Reserved, find, reserve};
 use crate::db::{Connection, Db, Error, Home, Shard, TxError};
 use crate::hot::{self, Chunk, Lines};
 use crate::model::{AttemptId, Labels, LevelSet, Millis};
@@ -146,7 +147,7 @@ struct Accepted {
     home: Home,
     key: NaturalKey,
     job_id: i32,
-    found: Option<AttemptId>,
+    found: Option<Recalled>,
 }
 
 /// Sorts out what is answered without writing; the rest, in the order it will be written, and
@@ -166,7 +167,13 @@ fn accept(group: Vec<Pending>, known: &Known, now: Millis) -> (Vec<Accepted>, Ve
             None => {
                 *next_lines.entry(place).or_default() += pending.batch.lines.len() as u64;
                 let (home, key) = (home.clone(), key.clone());
-                accepted.push(Accepted { pending, home, key, job_id: *job_id, found: found.map(|row| row.id) });
+                accepted.push(Accepted {
+                    pending,
+                    home,
+                    key,
+                    job_id: *job_id,
+                    found: found.map(|row| Recalled { id: row.id, job_id: row.job_id }),
+                });
             }
         }
     }
@@ -271,12 +278,11 @@ fn reserve_for(shared: &Shared, batches: &[Accepted], now: Millis) -> Reserve {
     let lines = || batches.iter().map(|one| &one.pending.batch.lines);
     let ranges = || lines().filter_map(Lines::ts_range);
     let labels = batches.iter().map(|one| &one.pending.batch.labels).find(|labels| !labels.is_empty());
+    let known = first.found.or_else(|| shared.ids.get(first.home.shard, &first.key));
     Reserve {
         key: first.key.clone(),
-        id: first
-            .found
-            .or_else(|| shared.ids.get(first.home.shard, &first.key))
-            .unwrap_or_else(|| AttemptId::at(now, shared.clock.random_u32())),
+        id: known.map_or_else(|| AttemptId::at(now, shared.clock.random_u32()), |known| known.id),
+        known_job: known.map(|known| known.job_id),
         job_id: batches.iter().map(|one| one.job_id).find(|job| *job != 0).unwrap_or(0),
         labels: labels.cloned().unwrap_or_default(),
         lines: lines().map(|lines| lines.len() as u64).sum(),
@@ -350,10 +356,6 @@ async fn write_shard(
     written: &mut Vec<Written>,
 ) -> Result<(), WriteError> {
     let reserved = reserve(tx, &plan.home, &plan.reserves, now).await?;
-    // A look-up, if any, was before the transaction; this is inside.
-    if reserved.iter().any(|row| row.attempt.state_at(now).is_gone()) {
-        return Err(WriteError::Raced);
-    }
     let mut remembered = Vec::new();
     for batch in &plan.batches {
         let row = &reserved[batch.reserve];
@@ -361,11 +363,11 @@ async fn write_shard(
         if batch.at_line.is_some_and(|at_line| at_line != first_line) {
             return Err(WriteError::Raced);
         }
-        let Attempt { id, job_id, labels, .. } = &row.attempt;
+        let Reserved { id, job_id, labels, .. } = row;
         written.push(Written { id: *id, first_line, job_id: *job_id, labels: labels.clone() });
         remembered.extend(batch.key.map(|key| Remembered {
             key,
-            attempt: row.attempt.id,
+            attempt: row.id,
             first_line,
             lines: batch.lines as u32,
         }));
@@ -373,7 +375,7 @@ async fn write_shard(
     let chunks = reserved
         .iter()
         .zip(&plan.chunks)
-        .flat_map(|(row, chunks)| chunks.iter().map(|chunk| (row.attempt.id, row.first_line + chunk.offset, chunk)));
+        .flat_map(|(row, chunks)| chunks.iter().map(|chunk| (row.id, row.first_line + chunk.offset, chunk)));
     hot::insert(tx, plan.home.shard, &chunks.collect::<Vec<_>>()).await?;
     match batches::insert(tx, &plan.home, &remembered, now).await {
         Err(Error::Duplicate(_)) => Err(WriteError::Raced),
@@ -384,7 +386,7 @@ async fn write_shard(
 fn answer(shared: &Shared, accepted: Vec<Accepted>, written: &[Written]) {
     for (one, written) in accepted.into_iter().zip(written) {
         let batch = &one.pending.batch;
-        shared.ids.insert(one.home.shard, one.key, written.id);
+        shared.ids.insert(one.home.shard, one.key, Recalled { id: written.id, job_id: written.job_id });
         shared.metrics.ingested(batch.lines.len() as u64, batch.lines.json().len() as u64);
         let appended = Appended {
             attempt: batch.key.attempt,

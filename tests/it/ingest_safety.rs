@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use logtier::catalog::{BatchKey, NaturalKey, Reservation, Reserve, ReserveError, reserve};
+use logtier::catalog::{BatchKey, NaturalKey, Reserve, ReserveError, Reserved, reserve};
 use logtier::clock::Clock;
 use logtier::hot;
 use logtier::ingest::{AppendError, Appended, Batch, Decoded, Defaults, decode_lines, decode_text};
@@ -28,7 +28,7 @@ fn with_key(batch: Batch, key: u8, content: i64) -> Batch {
 }
 
 /// Writes a line to an attempt, offering `id` for its row.
-async fn offer(daemon: &Daemon, instance: &str, id: AttemptId) -> Result<Reservation, ReserveError> {
+async fn offer(daemon: &Daemon, instance: &str, id: AttemptId) -> Result<Reserved, ReserveError> {
     let (home, now) = (home(&daemon.app, instance), Clock::default().now());
     let app_id = row(&daemon.app, "first").await.app_id;
     let line = lines(["a line"]);
@@ -36,6 +36,7 @@ async fn offer(daemon: &Daemon, instance: &str, id: AttemptId) -> Result<Reserva
     let wanted = Reserve {
         key: NaturalKey { app_id, instance: instance.parse().expect("a name"), attempt: AttemptNo::FIRST },
         id,
+        known_job: None,
         job_id: 0,
         labels: Labels::default(),
         lines: 1,
@@ -50,7 +51,7 @@ async fn offer(daemon: &Daemon, instance: &str, id: AttemptId) -> Result<Reserva
         let (wanted, home, chunk) = (wanted.clone(), home.clone(), chunk.clone());
         Box::pin(async move {
             let reserved = reserve(tx, &home, &[wanted], now).await?.remove(0);
-            hot::insert(tx, home.shard, &[(reserved.attempt.id, reserved.first_line, &chunk)]).await?;
+            hot::insert(tx, home.shard, &[(reserved.id, reserved.first_line, &chunk)]).await?;
             Ok(reserved)
         })
     })
@@ -77,8 +78,9 @@ fn an_offered_id_that_belongs_to_another_attempt_moves_neither() {
             let unknown = AttemptId::at(Clock::default().now(), 7);
             let reserved = offer(daemon, instance, unknown).await.expect("reserved");
             assert_eq!(reserved.first_line, first_line);
-            assert_eq!(reserved.attempt.id == unknown, first_line == 0);
-            assert_eq!(reserved.attempt, row(app, instance).await);
+            assert_eq!(reserved.id == unknown, first_line == 0);
+            let row = row(app, instance).await;
+            assert_eq!((reserved.id, reserved.job_id, first_line + 1), (row.id, row.job_id, row.next_line));
         }
     });
 }
