@@ -50,8 +50,17 @@ struct Coming {
 }
 
 impl<'a> ReadAhead<'a> {
+    /// Begins with the first ones of each shard.
     pub fn new(catalog: &'a Catalog, candidates: &'a [Candidate]) -> Self {
-        Self { catalog, candidates, found: HashMap::new(), coming: HashMap::new() }
+        let mut ahead = Self { catalog, candidates, found: HashMap::new(), coming: HashMap::new() };
+        for (at, Candidate { home, .. }) in candidates.iter().enumerate().take(LOOK_AHEAD) {
+            if !ahead.coming.contains_key(&home.shard)
+                && let Some(first) = ahead.begin(at, home)
+            {
+                ahead.coming.insert(home.shard, first);
+            }
+        }
+        ahead
     }
 
     /// What there is of a candidate; they are taken in order.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::attempts::ROWS_PER_TX;
 use super::{Catalog, Lease, LeaseError, Sealed, SegmentId, in_powers_of_two, sql, sql_publish};
 use crate::db::{Connection, Db, Error, Result, Shard};
 use crate::model::{AttemptId, LevelSet, LineRange, Millis, Timestamp};
@@ -32,6 +31,9 @@ pub struct NewEntry {
     pub rule_id: i32,
 }
 
+/// Entries of one transaction: 64 rows a statement, so it holds its locks for about 10 ms.
+const ENTRIES_PER_TX: usize = 256;
+
 /// What a publication did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Published {
@@ -59,7 +61,7 @@ impl Catalog {
         self.make_live(db, lease, sealed, times).await?;
         entries.sort_by_key(|entry| (entry.shard, entry.id));
         let mut published = Published::default();
-        for some in entries.chunks(ROWS_PER_TX) {
+        for some in entries.chunks(ENTRIES_PER_TX) {
             let done = self.publish_some(db, lease, segment, some.to_vec(), times).await?;
             published.attempts += done.attempts;
             published.lines += done.lines;
