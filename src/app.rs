@@ -399,7 +399,8 @@ pub fn archive_settings(config: &Config, cluster_id: &str, daemon: &str) -> Arch
             level: config.cold.zstd_level,
             frame_size: config.cold.frame_size as usize,
             filters: config.cold.search_filters,
-            parallelism: std::thread::available_parallelism().map_or(1, usize::from),
+            // One waits, so that no processor does while the next frame is packed (docs/performance.md).
+            parallelism: std::thread::available_parallelism().map_or(1, usize::from) + 1,
         },
         cluster_id: cluster_id.to_owned(),
         daemon: daemon.to_owned(),
