@@ -35,6 +35,16 @@ impl Lines {
     /// Adds a record. `effective_level` is its own or that of the record before it of its source.
     pub fn push(&mut self, record: &Record<'_>, effective_level: Option<Level>) {
         record.write_json(&mut self.json);
+        self.end_line(record, effective_level);
+    }
+
+    /// The same of a record whose message is `message`, a JSON string as we write them.
+    pub fn push_written(&mut self, record: &Record<'_>, message: &str, effective_level: Option<Level>) {
+        record.write_json_around(message, &mut self.json);
+        self.end_line(record, effective_level);
+    }
+
+    fn end_line(&mut self, record: &Record<'_>, effective_level: Option<Level>) {
         self.json.push(b'\n');
         self.marks.push(Mark { end: self.json.len(), ts: record.ts, effective_level });
     }

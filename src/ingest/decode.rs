@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::Batch;
-use super::input::{Input, MessageBytes, Scalar};
+use super::input::{Input, Message, Scalar};
 use super::room::{Budget, NoRoom, Room};
 use crate::catalog::BatchKey;
 use crate::hot::Lines;
@@ -221,16 +221,14 @@ impl<'d> Decoder<'d> {
 
     fn json_record(&mut self, line: &[u8]) {
         let line = self.in_utf8(line);
-        let result = serde_json::from_slice::<Input<'_>>(&line)
-            .map_err(|error| fault(&error))
-            .and_then(|input| self.accept(input));
+        let result = Input::parse(&line).map_err(|error| fault(&error)).and_then(|input| self.accept(input));
         self.count(result);
     }
 
     fn text_record(&mut self, line: &[u8]) {
         let message = self.in_utf8(line);
         // What the charset could not decode is kept as it came.
-        let result = self.accept(Input { message: MessageBytes(message), ..Input::default() });
+        let result = self.accept(Input { message: Message::Bytes(message), ..Input::default() });
         self.count(result);
     }
 
@@ -282,9 +280,9 @@ impl<'d> Decoder<'d> {
         let message = match input.raw {
             Some(raw) if !raw.is_empty() => {
                 let bytes = base64::prelude::BASE64_STANDARD.decode(raw.as_bytes());
-                Cow::Owned(bytes.map_err(|e| format!("raw is no base64: {e}"))?)
+                Message::Bytes(bytes.map_err(|e| format!("raw is no base64: {e}"))?.into())
             }
-            _ => input.message.0,
+            _ => input.message,
         };
         let record = Record { ts, level, source, message: "".into(), attrs, raw: None, partial: input.partial };
         let max = self.defaults.max_record_bytes;
@@ -292,7 +290,7 @@ impl<'d> Decoder<'d> {
         let place = self.open_batch(key, job, input.labels);
         let (open, meter) = (&mut self.open[place], &mut self.meter);
         open.note_place(index, meter);
-        let is_text = open.push(record, &message, own_ts.is_some(), max, meter);
+        let is_text = open.push(record, message, own_ts.is_some(), max, meter)?;
         self.not_utf8 += u64::from(!is_text);
         Ok(())
     }
@@ -386,43 +384,47 @@ impl Open {
     }
 
     /// Answers whether the message is UTF-8.
-    fn push<'a>(
+    fn push(
         &mut self,
-        mut record: Record<'a>,
-        message: &'a [u8],
+        record: Record<'_>,
+        message: Message<'_>,
         has_own_ts: bool,
         max_bytes: usize,
         meter: &mut Meter,
-    ) -> bool {
+    ) -> Result<bool, String> {
         let line = self.batch.lines.len() as u64;
         let effective = self.levels.effective(line, &record.source, record.level);
-        let more_follows = record.partial;
-        let mut is_text = true;
-        let mut pieces = pieces(message, max_bytes).peekable();
-        while let Some(piece) = pieces.next() {
-            (record.message, record.raw) = match std::str::from_utf8(piece) {
-                Ok(text) => (text.into(), None),
-                Err(_) => {
-                    is_text = false;
-                    let raw = base64::prelude::BASE64_STANDARD.encode(piece);
-                    (String::from_utf8_lossy(piece), Some(raw.into()))
+        match message {
+            // What it says is never longer than its JSON.
+            Message::Written(json) if json.len() <= max_bytes => {
+                self.add(meter, has_own_ts, |lines| lines.push_written(&record, json, effective));
+                Ok(true)
+            }
+            other => {
+                let bytes = other.into_bytes().map_err(|error| fault(&error))?;
+                let mut is_text = true;
+                for record in in_pieces(record, &bytes, max_bytes) {
+                    is_text &= record.raw.is_none();
+                    self.add(meter, has_own_ts, |lines| lines.push(&record, effective));
+                    if meter.refused.is_some() {
+                        break;
+                    }
                 }
-            };
-            record.partial = more_follows || pieces.peek().is_some();
-            let (before, memory) = (self.batch.lines.json().len(), self.batch.lines.memory());
-            self.batch.lines.push(&record, effective);
-            meter.add(self.batch.lines.memory() - memory);
-            if meter.refused.is_some() {
-                break;
+                Ok(is_text)
             }
-            let json = &self.batch.lines.json()[before..];
-            if let Some(content) = &mut self.content {
-                // The time of arrival differs when the batch is sent again.
-                content.update(if has_own_ts { json } else { after_ts(json) });
-            }
-            record.attrs = None;
         }
-        is_text
+    }
+
+    /// Adds a line, and what it takes to the meter.
+    fn add(&mut self, meter: &mut Meter, has_own_ts: bool, push: impl FnOnce(&mut Lines)) {
+        let (before, memory) = (self.batch.lines.json().len(), self.batch.lines.memory());
+        push(&mut self.batch.lines);
+        meter.add(self.batch.lines.memory() - memory);
+        if let Some(content) = &mut self.content {
+            let json = &self.batch.lines.json()[before..];
+            // The time of arrival differs when the batch is sent again.
+            content.update(if has_own_ts { json } else { after_ts(json) });
+        }
     }
 }
 
@@ -430,6 +432,24 @@ impl Open {
 fn after_ts(json: &[u8]) -> &[u8] {
     let end = memchr::memchr(b',', json).unwrap_or(0);
     &json[end..]
+}
+
+/// A record of each piece of a message; only the first has the attributes.
+fn in_pieces<'a>(record: Record<'a>, message: &'a [u8], max: usize) -> impl Iterator<Item = Record<'a>> {
+    let (more_follows, mut attrs) = (record.partial, record.attrs.clone());
+    let mut pieces = pieces(message, max).peekable();
+    std::iter::from_fn(move || {
+        let piece = pieces.next()?;
+        let (message, raw) = match std::str::from_utf8(piece) {
+            Ok(text) => (text.into(), None),
+            Err(_) => {
+                let raw = base64::prelude::BASE64_STANDARD.encode(piece);
+                (String::from_utf8_lossy(piece), Some(raw.into()))
+            }
+        };
+        let partial = more_follows || pieces.peek().is_some();
+        Some(Record { message, raw, partial, attrs: attrs.take(), ..record.clone() })
+    })
 }
 
 /// Cuts a message into pieces of at most `max` bytes, between characters where it is text.

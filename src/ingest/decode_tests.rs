@@ -132,6 +132,27 @@ proptest! {
     }
 
     #[test]
+    fn a_message_is_the_same_however_it_is_escaped(message: String, of: prop::sample::Index) {
+        let written = serde_json::to_string(&message).expect("JSON");
+        let units: Vec<String> = message.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
+        let line = |message: &str| format!("{{\"instance\":\"1\",\"ts\":1,\"message\":{message}}}\n");
+        let decoded = decode_bulk([line(&written), line(&format!("\"{}\"", units.concat()))].concat().as_bytes(), &defaults());
+        let lines = json_of(&decoded).concat();
+        let (first, second) = lines.split_at(lines.len() / 2);
+        prop_assert_eq!(first, second);
+        prop_assert!(first.ends_with(&format!("\"message\":{written}}}\n")), "{}", first);
+        // What JSON would refuse is taken as it is: a tab that is not escaped, and bytes that are no text.
+        let at = of.index(written.len() - 1) + 1;
+        if written.is_char_boundary(at) && !written[..at].ends_with('\\') && !written[..at].contains("\\u") {
+            for odd in [&b"\t"[..], b"\xFF"] {
+                let (before, after) = written.as_bytes().split_at(at);
+                let body = [b"{\"instance\":\"1\",\"message\":", before, odd, after, b"}"].concat();
+                prop_assert_eq!(decode_bulk(&body, &defaults()).accepted, u64::from(at < written.len()));
+            }
+        }
+    }
+
+    #[test]
     fn hostile_bodies_do_not_panic(body: Vec<u8>) {
         decode_bulk(&body, &defaults());
         decode_text(&body, &for_attempt("1"));

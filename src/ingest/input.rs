@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::model::Labels;
+use crate::model::{Labels, is_as_written};
 
 /// The members of a record; those that nobody knows are kept as attributes.
 #[derive(Default)]
@@ -18,7 +18,7 @@ pub(super) struct Input<'a> {
     pub(super) ts: Option<Scalar<'a>>,
     pub(super) level: Option<Scalar<'a>>,
     pub(super) source: Option<Cow<'a, str>>,
-    pub(super) message: MessageBytes<'a>,
+    pub(super) message: Message<'a>,
     pub(super) attrs: Option<&'a RawValue>,
     pub(super) labels: Option<Labels>,
     pub(super) raw: Option<Cow<'a, str>>,
@@ -30,13 +30,68 @@ pub(super) struct Input<'a> {
 #[derive(serde::Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Input<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(InputVisitor)
+/// What a record says.
+pub(super) enum Message<'a> {
+    /// A JSON string that is escaped as we would write it: it is copied, and never taken apart.
+    Written(&'a str),
+    Bytes(Cow<'a, [u8]>),
+}
+
+impl Default for Message<'_> {
+    fn default() -> Self {
+        Self::Bytes(Cow::Borrowed(b""))
     }
 }
 
-struct InputVisitor;
+impl<'a> Message<'a> {
+    pub(super) fn into_bytes(self) -> serde_json::Result<Cow<'a, [u8]>> {
+        match self {
+            Self::Written(json) => Ok(serde_json::from_str::<MessageBytes<'a>>(json)?.0),
+            Self::Bytes(bytes) => Ok(bytes),
+        }
+    }
+}
+
+impl<'a> Input<'a> {
+    /// Reads a line. One that is no JSON in the strict sense is looked at again: in a message, bytes that are no UTF-8
+    /// and control characters that are not escaped are taken as they are.
+    pub(super) fn parse(line: &'a [u8]) -> serde_json::Result<Self> {
+        // Text is known to be text once, not string by string.
+        let strict = std::str::from_utf8(line)
+            .ok()
+            .map(|text| Self::read(serde_json::Deserializer::from_str(text), InputVisitor { is_strict: true }));
+        match strict {
+            Some(Ok(input)) => Ok(input),
+            _ => Self::read(serde_json::Deserializer::from_slice(line), InputVisitor { is_strict: false }),
+        }
+    }
+
+    fn read<R: serde_json::de::Read<'a>>(
+        mut json: serde_json::Deserializer<R>,
+        visitor: InputVisitor,
+    ) -> serde_json::Result<Self> {
+        let input = json.deserialize_map(visitor)?;
+        json.end()?;
+        Ok(input)
+    }
+}
+
+struct InputVisitor {
+    is_strict: bool,
+}
+
+impl InputVisitor {
+    fn message<'de, M: MapAccess<'de>>(&self, members: &mut M) -> Result<Message<'de>, M::Error> {
+        if !self.is_strict {
+            return Ok(Message::Bytes(members.next_value::<MessageBytes<'de>>()?.0));
+        }
+        let json = Message::Written(members.next_value::<&'de RawValue>()?.get());
+        match json {
+            Message::Written(written) if is_as_written(written) => Ok(json),
+            other => other.into_bytes().map(Message::Bytes).map_err(M::Error::custom),
+        }
+    }
+}
 
 impl<'de> Visitor<'de> for InputVisitor {
     type Value = Input<'de>;
@@ -58,7 +113,7 @@ impl<'de> Visitor<'de> for InputVisitor {
                 "ts" => input.ts = members.next_value()?,
                 "level" => input.level = members.next_value()?,
                 "source" => input.source = text(&mut members)?,
-                "message" => message = Some(members.next_value()?),
+                "message" => message = Some(self.message(&mut members)?),
                 "attrs" => input.attrs = members.next_value()?,
                 "labels" => input.labels = members.next_value()?,
                 "raw" => input.raw = text(&mut members)?,
@@ -68,7 +123,7 @@ impl<'de> Visitor<'de> for InputVisitor {
                 _ => input.unknown.push((name, members.next_value()?)),
             }
         }
-        input.message = message.ok_or_else(|| serde::de::Error::missing_field("message"))?;
+        input.message = message.ok_or_else(|| M::Error::missing_field("message"))?;
         Ok(input)
     }
 }
@@ -109,8 +164,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
 }
 
 /// A JSON string whose bytes need not be UTF-8.
-#[derive(Default)]
-pub struct MessageBytes<'a>(pub(super) Cow<'a, [u8]>);
+pub struct MessageBytes<'a>(Cow<'a, [u8]>);
 
 impl MessageBytes<'_> {
     pub fn as_bytes(&self) -> &[u8] {

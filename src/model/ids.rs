@@ -313,6 +313,21 @@ pub fn json_escaped(text: &str) -> Vec<u8> {
     out
 }
 
+/// Whether a JSON value is a string that is escaped as [`push_json`] escapes what it says.
+pub fn is_as_written(json: &str) -> bool {
+    let Some(mut rest) = json.as_bytes().strip_prefix(b"\"") else { return false };
+    // As it is JSON, only its escapes can differ.
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        rest = match &rest[at + 1..] {
+            [b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't', rest @ ..] => rest,
+            [b'u', b'0', b'0', b'0', b'0'..=b'7' | b'b' | b'e' | b'f', rest @ ..]
+            | [b'u', b'0', b'0', b'1', b'0'..=b'9' | b'a'..=b'f', rest @ ..] => rest,
+            _ => return false,
+        };
+    }
+    true
+}
+
 /// Appends `text` as a JSON string.
 pub(super) fn push_json(out: &mut Vec<u8>, text: &str) {
     // Most texts need no escapes. Without a way out of the loop the compiler looks at many bytes at once.
@@ -330,6 +345,8 @@ pub(super) fn push_json(out: &mut Vec<u8>, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -353,6 +370,34 @@ mod tests {
         let early = AttemptId::at(super::super::Millis::new(1_700_000_000_000), u32::MAX);
         let late = AttemptId::at(super::super::Millis::new(1_700_000_000_001), 0);
         assert!(early < late);
+    }
+
+    #[test]
+    fn escapes_that_are_not_ours_are_told() {
+        for ours in [r#""""#, r#""a\"\\\b\f\n\r\t\u0000\u000b\u001b\u001f é 🚀 / ""#] {
+            assert!(is_as_written(ours), "{ours}");
+        }
+        let others =
+            [r#""\/""#, r#""\u001B""#, r#""\u000a""#, r#""\u0008""#, r#""\u0020""#, r#""\u00e9""#, "null", "1", "{}"];
+        for other in others {
+            assert!(!is_as_written(other), "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_as_written_is_written_so(
+            text: String, pieces in prop::collection::vec(r#"[ !#-\[\]-~é]|\\["\\/bfnrt]|\\u00[01][0-9a-fA-F]"#, 0..12),
+        ) {
+            let mut ours = Vec::new();
+            push_json(&mut ours, &text);
+            prop_assert!(is_as_written(std::str::from_utf8(&ours).expect("JSON")));
+            let json = format!("\"{}\"", pieces.concat());
+            let said: String = serde_json::from_str(&json).expect("JSON");
+            let mut written = Vec::new();
+            push_json(&mut written, &said);
+            prop_assert_eq!(is_as_written(&json), written == json.as_bytes());
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod utf8;
 pub use bounds::Bounds;
 pub use ids::{
     App, AttemptId, AttemptKey, AttemptNo, Identity, Instance, InvalidName, Job, Labels, MAX_LABELS_BYTES, RuleName,
-    json_escaped,
+    is_as_written, json_escaped,
 };
 pub use level::{Level, LevelSet, LevelTracker};
 pub use lines::LineRange;

@@ -182,6 +182,15 @@ struct Stored<'a> {
 impl<'a> Record<'a> {
     /// Appends the record's JSON, without a newline.
     pub fn write_json(&self, out: &mut Vec<u8>) {
+        self.write_with(out, |out| push_json(out, &self.message));
+    }
+
+    /// The same with another message, which is a JSON string [as we write them](super::is_as_written).
+    pub fn write_json_around(&self, message: &str, out: &mut Vec<u8>) {
+        self.write_with(out, |out| out.extend_from_slice(message.as_bytes()));
+    }
+
+    fn write_with(&self, out: &mut Vec<u8>, write_message: impl FnOnce(&mut Vec<u8>)) {
         out.extend_from_slice(b"{\"ts\":\"");
         self.ts.push_text(out);
         out.push(b'"');
@@ -195,7 +204,7 @@ impl<'a> Record<'a> {
             push_json(out, &self.source);
         }
         out.extend_from_slice(b",\"message\":");
-        push_json(out, &self.message);
+        write_message(out);
         if let Some(attrs) = &self.attrs {
             out.extend_from_slice(b",\"attrs\":");
             out.extend_from_slice(attrs.as_str().as_bytes());
