@@ -119,8 +119,11 @@ const IN_WORD: [bool; 256] = {
 
 /// Gives the grams of a word that are kept, some perhaps more than once.
 fn select(word: &[u8], mut keep: impl FnMut(Gram)) {
-    let mut ranked = word.windows(GRAM_BYTES).map(|bytes| {
-        let gram = bytes.iter().rev().fold(0, |gram, byte| gram << 8 | u64::from(*byte));
+    let Some((first, rest)) = word.split_at_checked(GRAM_BYTES - 1) else { return };
+    let next = |gram: Gram, byte: &u8| gram >> 8 | u64::from(*byte) << (8 * (GRAM_BYTES - 1));
+    let mut gram = first.iter().fold(0, next);
+    let mut ranked = rest.iter().map(|byte| {
+        gram = next(gram, byte);
         (rank(gram), gram)
     });
     let (Some(mut a), b) = (ranked.next(), ranked.next()) else { return };
