@@ -4,16 +4,21 @@
 
 #![allow(clippy::expect_used, reason = "a measurement that fails should stop")]
 
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
+use logtier::app::{self, App};
+use logtier::clock::Clock;
 use logtier::cold::segment::{
     Asked, AttemptMeta, Extent, Index, Part, PartReader, Place, SegmentHeader, SegmentSettings, SegmentWriter, TsRange,
 };
 use logtier::cold::{Key, ObjectName, Store};
+use logtier::config::{Config, Env};
 use logtier::hot;
-use logtier::ingest::{self, Defaults};
+use logtier::ingest::{self, Defaults, Facts};
 use logtier::model::{
     AttemptId, AttemptKey, AttemptState, Identity, Labels, LevelTracker, LineRange, Millis, Outcome, Record,
 };
@@ -132,6 +137,57 @@ fn filter(bencher: Bencher, with_level: bool) {
         });
         found.count()
     });
+}
+
+/// One daemon on the embedded tiers in a temporary folder, with the records in its cold tier and again, behind them, in
+/// its hot tier.
+async fn both_tiers(folder: &Path) -> App {
+    let settings = [
+        ("LOGTIER_DATA_DIR", folder.to_str().expect("UTF-8")),
+        ("LOGTIER_SERVER__LISTEN", "127.0.0.1:0"),
+        ("LOGTIER_RETENTION__DEFAULT__HOT_FOR", "0s"),
+        ("LOGTIER_ARCHIVE__PURGE_GRACE", "0s"),
+        ("LOGTIER_ARCHIVE__SCHEDULE", "0 0 1 1 *"),
+    ];
+    let env: Env = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let config = Config::load(None, &env).unwrap_or_else(|problems| panic!("{problems}"));
+    let app = app::start(&config, Clock::default()).await.expect("a daemon");
+    append(&app).await;
+    let (facts, outcome) =
+        (Facts { key: key(), job: None, labels: Labels::default(), started_at: None }, Some(Outcome::Succeeded));
+    app.ingest.finish(facts, outcome, None).await.expect("finished");
+    let run = app.archiver.request_run().await.expect("asked for");
+    app.archiver.wait_for(run, Duration::from_secs(60)).await.expect("archived");
+    append(&app).await;
+    app
+}
+
+async fn append(app: &App) {
+    for batch in ingest::decode_bulk(&BODY, &defaults()).batches {
+        app.ingest.append(batch).await.expect("stored");
+    }
+}
+
+#[divan::bench(name = "merge: all lines of an attempt, half cold and half hot")]
+fn merge(bencher: Bencher) {
+    let folder = std::env::temp_dir().join(format!("logtier-bench-parts-{}", std::process::id()));
+    let app = RUNTIME.block_on(both_tiers(&folder));
+    let all = LineRange::new(0, 2 * RECORDS as u64);
+    let bytes = BytesCount::new(2 * BODY.len());
+    bencher.counter(bytes).bench(|| {
+        RUNTIME.block_on(async {
+            let AttemptKey { app: name, instance, attempt } = key();
+            let view = app.reader.open(&name, &instance, Some(attempt)).await.expect("there");
+            let (mut lines, mut read) = (app.reader.lines(&view, all), 0);
+            while let Some(block) = lines.next().await.expect("readable") {
+                read += block.lines.len();
+            }
+            let touched = lines.touched();
+            assert_eq!((read, touched.cold, touched.hot), (2 * RECORDS as u64, true, true));
+        })
+    });
+    RUNTIME.block_on(app.shut_down());
+    std::fs::remove_dir_all(folder).expect("removed");
 }
 
 /// An object with one attempt, in memory.
