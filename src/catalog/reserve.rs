@@ -111,9 +111,9 @@ pub async fn reserve(
     for some in super::in_powers_of_two(wanted) {
         let done = upsert(tx, home, some, now).await?;
         match some {
-            _ if done.are_new => reserved.extend(some.iter().map(|one| one.from_line(0, one.job_id))),
+            _ if done.are_new => reserved.extend(some.iter().map(|one| one.reserved_at(0, one.job_id))),
             [one] if let (Some(next_line), Some(job_id)) = (done.next_line, one.remembered_job()) => {
-                reserved.push(one.from_line(next_line - one.lines, job_id));
+                reserved.push(one.reserved_at(next_line - one.lines, job_id));
             }
             _ => {
                 for (one, row) in some.iter().zip(read_back(tx, home, some).await?) {
@@ -200,7 +200,7 @@ impl Reserve {
         self.known_job.filter(|job| self.labels.is_empty() && (*job != 0 || self.job_id == 0))
     }
 
-    fn from_line(&self, first_line: u64, job_id: i32) -> Reserved {
+    fn reserved_at(&self, first_line: u64, job_id: i32) -> Reserved {
         Reserved { id: self.id, first_line, job_id, labels: self.labels.clone() }
     }
 

@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::Batch;
 use super::input::{Input, Message, Scalar};
+use super::pieces::in_pieces;
 use super::room::{Budget, NoRoom, Room};
 use crate::catalog::BatchKey;
 use crate::hot::Lines;
@@ -432,41 +433,6 @@ impl Open {
 fn after_ts(json: &[u8]) -> &[u8] {
     let end = memchr::memchr(b',', json).unwrap_or(0);
     &json[end..]
-}
-
-/// A record of each piece of a message; only the first has the attributes.
-fn in_pieces<'a>(record: Record<'a>, message: &'a [u8], max: usize) -> impl Iterator<Item = Record<'a>> {
-    let (more_follows, mut attrs) = (record.partial, record.attrs.clone());
-    let mut pieces = pieces(message, max).peekable();
-    std::iter::from_fn(move || {
-        let piece = pieces.next()?;
-        let (message, raw) = match std::str::from_utf8(piece) {
-            Ok(text) => (text.into(), None),
-            Err(_) => {
-                let raw = base64::prelude::BASE64_STANDARD.encode(piece);
-                (String::from_utf8_lossy(piece), Some(raw.into()))
-            }
-        };
-        let partial = more_follows || pieces.peek().is_some();
-        Some(Record { message, raw, partial, attrs: attrs.take(), ..record.clone() })
-    })
-}
-
-/// Cuts a message into pieces of at most `max` bytes, between characters where it is text.
-fn pieces(message: &[u8], max: usize) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(message);
-    std::iter::from_fn(move || {
-        let message = rest?;
-        if message.len() <= max {
-            return rest.take();
-        }
-        // A UTF-8 character has at most three bytes behind its first.
-        let is_boundary = |at: &usize| message[*at] & 0xC0 != 0x80;
-        let cut = (max.saturating_sub(3)..=max).rev().find(|at| *at > 0 && is_boundary(at)).unwrap_or(max);
-        let (piece, behind) = message.split_at(cut);
-        rest = Some(behind);
-        Some(piece)
-    })
 }
 
 /// What is wrong with a line that is no record; serde counts within the line, which it calls 1.

@@ -120,18 +120,6 @@ fn the_time_of_arrival_does_not_change_what_a_key_stands_for() {
 
 proptest! {
     #[test]
-    fn a_long_message_comes_back_from_its_pieces(message: Vec<u8>, text: String, max in 4usize..20) {
-        for message in [message.as_slice(), text.as_bytes()] {
-            let cut: Vec<&[u8]> = pieces(message, max).collect();
-            prop_assert_eq!(cut.concat(), message);
-            prop_assert!(cut.iter().all(|piece| piece.len() <= max && (!piece.is_empty() || message.is_empty())));
-        }
-        for piece in pieces(text.as_bytes(), max) {
-            prop_assert!(std::str::from_utf8(piece).is_ok());
-        }
-    }
-
-    #[test]
     fn a_message_is_the_same_however_it_is_escaped(message: String, of: prop::sample::Index) {
         let written = serde_json::to_string(&message).expect("JSON");
         let units: Vec<String> = message.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();

@@ -31,6 +31,7 @@ mod fuzz;
 mod ids;
 mod input;
 mod lane;
+mod pieces;
 mod room;
 
 use std::sync::Arc;

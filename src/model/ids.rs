@@ -313,7 +313,7 @@ pub fn json_escaped(text: &str) -> Vec<u8> {
     out
 }
 
-/// Whether a JSON value is a string that is escaped as [`push_json`] escapes what it says.
+/// Whether a JSON value is a string that is escaped as all records are written.
 pub fn is_as_written(json: &str) -> bool {
     let Some(mut rest) = json.as_bytes().strip_prefix(b"\"") else { return false };
     // As it is JSON, only its escapes can differ.
