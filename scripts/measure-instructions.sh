@@ -31,9 +31,9 @@ show() {
         sed -nE 's/ +\[[^]]*\]$//; s/\?\?\?://; /PROGRAM TOTALS/p; /::decode_bulk$|Decoder::accept$|chunk::encode_with$|ZSTD_compress2$|sqlite3_step$|Dispatcher.*poll_catch$|filters::build$|chunk::decode$|zframe::decompress$|push_block::\{\{closure\}\}$|Replay::next::\{\{closure\}\}$/p'
 }
 
-callgrind_control -z $DAEMON >/dev/null
+callgrind_control -z $DAEMON >/dev/null 2>&1
 "$LOGTIER" --url "$URL" bench --running ingest --rounds 1 --file "$RECORDS" >/dev/null
-callgrind_control -d $DAEMON >/dev/null
+callgrind_control -d $DAEMON >/dev/null 2>&1
 echo "ingest:"
 show "$WORK/counts.1"
 
@@ -45,9 +45,9 @@ for instance in {json.loads(line)["instance"] for line in open(records)}:
     urllib.request.urlopen(urllib.request.Request(
         f"{api}/apps/{app}/instances/{instance}/finish", b'{"outcome":"succeeded"}', {"content-type": "application/json"}))
 PYTHON
-callgrind_control -z $DAEMON >/dev/null
+callgrind_control -z $DAEMON >/dev/null 2>&1
 curl -sf -X POST "$URL/api/v1/archive?wait=600" >/dev/null
-callgrind_control -d $DAEMON >/dev/null
+callgrind_control -d $DAEMON >/dev/null 2>&1
 echo "archive:"
 show "$WORK/counts.2"
 
