@@ -41,6 +41,9 @@ mutant watermark src/read/lines.rs \
 mutant batch-key src/ingest/commit.rs \
     's/remembered\.extend\(batch\.key\.map\(/remembered.extend(batch.key.filter(|_| !IS_ON).map(/' \
     --test it every_seed
+mutant told-of-gone src/catalog/sql.rs \
+    's/let \(id, told\) = \(new\("id"\), /let (id, told) = (if IS_ON { format!("{} OR id = id", new("id")) } else { new("id") }, /' \
+    --test it what_a_writer_remembers
 mutant purge-before-publish src/archive/agenda.rs \
     's/purge_below = Some\(attempt\.archived_line\)/purge_below = Some(if IS_ON { attempt.next_line } else { attempt.archived_line })/' \
     --test it every_seed

@@ -113,7 +113,8 @@ pub async fn reserve(
         match some {
             _ if done.are_new => reserved.extend(some.iter().map(|one| one.reserved_at(0, one.job_id))),
             [one] if let (Some(next_line), Some(job_id)) = (done.next_line, one.remembered_job()) => {
-                reserved.push(one.reserved_at(next_line - one.lines, job_id));
+                let first_line = next_line.checked_sub(one.lines).ok_or(ReserveError::Raced)?;
+                reserved.push(one.reserved_at(first_line, job_id));
             }
             _ => {
                 for (one, row) in some.iter().zip(read_back(tx, home, some).await?) {

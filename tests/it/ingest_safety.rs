@@ -85,6 +85,36 @@ fn an_offered_id_that_belongs_to_another_attempt_moves_neither() {
     });
 }
 
+#[test]
+fn what_a_writer_remembers_of_an_attempt_is_not_believed() {
+    on_each(&[], async |daemon| {
+        let app = &daemon.app;
+        let ingest = &app.ingest;
+        let of_job = |job: &str| Batch { job: Some(job.parse().expect("a job")), ..batch("one", ["a line"]) };
+        // Remembered without a job, it gets one; then it keeps that.
+        for (wanted, first_line, other_job) in [
+            (None, 0, false),
+            (None, 1, false),
+            (Some("a"), 2, false),
+            (None, 3, false),
+            (Some("a"), 4, false),
+            (Some("b"), 5, true),
+        ] {
+            let batch = wanted.map_or_else(|| batch("one", ["a line"]), of_job);
+            let appended = ingest.append(batch).await.expect("stored");
+            assert_eq!((appended.first_line, appended.other_job), (first_line, other_job), "{wanted:?}");
+        }
+        // Over meanwhile, it still gets lines.
+        finish(app, &daemon.clock, "one").await;
+        assert_eq!(ingest.append(of_job("a")).await.expect("stored").first_line, 6);
+        assert_eq!(messages(app, "one").await.expect("readable").len(), 7);
+        // Deleted meanwhile, it gets none.
+        daemon.send(daemon.client.delete(daemon.url("/api/v1/apps/a/instances/one"))).await.expect(204);
+        let refused = ingest.append(of_job("a")).await;
+        assert!(matches!(refused, Err(AppendError::Gone { .. })), "{refused:?}");
+    });
+}
+
 const WRITERS: usize = 16;
 
 #[test]
