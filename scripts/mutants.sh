@@ -107,7 +107,7 @@ fi
     die "the mutants do not compile: see $OUT/build.log"
 
 # Some rules hold on one engine only.
-export LOGTIER_TEST_MARIADB_DIR=$OUT/mariadb
+export LOGTIER_TOOLS=$TOOLS LOGTIER_TEST_MARIADB_DIR=$OUT/mariadb
 LOGTIER_TEST_MYSQL_URL=$(scripts/mariadb.sh start) || die "no MariaDB"
 export LOGTIER_TEST_MYSQL_URL
 trap 'git worktree remove --force "$TREE"; scripts/mariadb.sh stop' EXIT

@@ -34,6 +34,8 @@ torture_simulation() { simulate simulation simulation::every_seed; }
 # database: a private MariaDB, unless one is named.
 database() {
     if [ -z "${LOGTIER_TEST_MYSQL_URL:-}" ]; then
+        # Not that of `make test`, which may run beside it.
+        export LOGTIER_TEST_MARIADB_DIR=${LOGTIER_TEST_MARIADB_DIR:-$OUT/mariadb}
         LOGTIER_TEST_MYSQL_URL=$(MARIADB_DURABLE=1 scripts/mariadb.sh start) || die "no MariaDB to be had"
         private_server=yes
         export LOGTIER_TEST_MYSQL_URL
