@@ -71,9 +71,7 @@ const MAX_SOURCE_BYTES: usize = 1024;
 /// NDJSON in which each record names its attempt.
 pub fn decode_bulk(body: &[u8], defaults: &Defaults) -> Decoded {
     let mut decoder = Decoder::new(defaults);
-    // Tools on Windows begin a file with U+FEFF.
-    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
-    for line in lines_of(body).filter(|line| !line.trim_ascii().is_empty()) {
+    for line in lines_of(without_mark(body)).filter(|line| !line.trim_ascii().is_empty()) {
         decoder.json_record(line);
         if decoder.is_refused() {
             break;
@@ -84,6 +82,7 @@ pub fn decode_bulk(body: &[u8], defaults: &Defaults) -> Decoded {
 
 /// NDJSON or a JSON array of records of the attempt that `defaults` names.
 pub fn decode_lines(body: &[u8], defaults: &Defaults) -> Result<Decoded, serde_json::Error> {
+    let body = without_mark(body);
     if !body.trim_ascii_start().starts_with(b"[") {
         return Ok(decode_bulk(body, defaults));
     }
@@ -93,6 +92,11 @@ pub fn decode_lines(body: &[u8], defaults: &Defaults) -> Result<Decoded, serde_j
         Err(error) if !decoder.is_refused() => Err(error),
         _ => Ok(decoder.finish()),
     }
+}
+
+/// Tools on Windows begin a file with U+FEFF.
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
 }
 
 /// Plain text, a record a line; every byte but the newline belongs to the message.

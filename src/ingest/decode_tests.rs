@@ -95,6 +95,14 @@ fn a_charset_is_honoured_and_its_errors_are_kept() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_a_body() {
+    for body in ["\u{FEFF}{\"message\":\"a\"}", "\u{FEFF}[{\"message\":\"a\"}]"] {
+        let decoded = decode_lines(body.as_bytes(), &for_attempt("i")).expect("records");
+        assert_eq!((decoded.accepted, decoded.rejected.len()), (1, 0), "{body}");
+    }
+}
+
+#[test]
 fn an_array_is_understood_and_another_attempt_refused() {
     let body = br#"[{"message":"a"},{"instance":"2","message":"b"},{"instance":"1","attempt":1,"message":"c"}]"#;
     let decoded = decode_lines(body, &for_attempt("1")).expect("an array");

@@ -45,7 +45,7 @@ impl<'a> Attrs<'a> {
         match object.get() {
             text if !text.starts_with('{') => Err(InvalidRecord::AttrsNotObject),
             text if is_deeper_than(text, MAX_DEPTH) => Err(InvalidRecord::AttrsTooDeep),
-            text => Ok(Self(without_white_space(text))),
+            text => Ok(Self(tidied(text))),
         }
     }
 
@@ -85,7 +85,7 @@ impl<'a> Attrs<'a> {
             }
             push_json(&mut object, name);
             object.push(b':');
-            object.extend_from_slice(without_white_space(value.get()).as_bytes());
+            object.extend_from_slice(tidied(value.get()).as_bytes());
             object.push(b'}');
         }
         Ok(Some(Self(Cow::Owned(String::from_utf8_lossy(&object).into_owned()))))
@@ -127,6 +127,39 @@ fn is_deeper_than(json: &str, most: usize) -> bool {
         }
         depth > most
     })
+}
+
+/// As it is stored: without white space, and such that every reader of JSON takes it.
+fn tidied(json: &str) -> Cow<'_, str> {
+    let whole = with_whole_characters(json);
+    match without_white_space(&whole) {
+        Cow::Owned(text) => text.into(),
+        Cow::Borrowed(_) => whole,
+    }
+}
+
+/// An escape of half a character (a surrogate without its other) is no text: jq refuses it, and all lines behind
+/// it with it. U+FFFD stands for it then, as in messages. `json` is sound.
+fn with_whole_characters(json: &str) -> Cow<'_, str> {
+    let surrogate = |at: usize| {
+        let digits = json.get(at..at + 6)?.strip_prefix("\\u")?;
+        let unit = u16::from_str_radix(digits, 16).ok()?;
+        (0xD800..0xE000).contains(&unit).then_some(unit)
+    };
+    let (mut whole, mut at) = (Cow::Borrowed(json), 0);
+    while let Some(found) = memchr::memchr(b'\\', &json.as_bytes()[at..]) {
+        at += found;
+        at += match (surrogate(at), surrogate(at + 6)) {
+            (Some(..0xDC00), Some(0xDC00..)) => 12,
+            (Some(_), _) => {
+                whole.to_mut().replace_range(at..at + 6, "\\ufffd");
+                6
+            }
+            // An escape is two bytes at the least, the second of which may be another backslash.
+            (None, _) => 2,
+        };
+    }
+    whole
 }
 
 /// White space outside of strings carries nothing in JSON, and a newline would break the line.
@@ -317,6 +350,21 @@ mod tests {
         assert!(matches!(attrs(nested(MAX_DEPTH)), Err(InvalidRecord::AttrsTooDeep)));
         let deep = RawValue::from_string("[".repeat(MAX_DEPTH) + &"]".repeat(MAX_DEPTH)).expect("JSON");
         assert!(Attrs::with_all(None, &[("x".into(), &deep)]).is_err());
+    }
+
+    #[test]
+    fn half_a_character_in_attrs_does_not_reach_a_reader() {
+        for (sent, stored) in [
+            (r#"{"x":"\ud800"}"#, r#"{"x":"\ufffd"}"#),
+            (r#"{"x": "\uDC00\uD83D\uDE80\uD83D"}"#, r#"{"x":"\ufffd\uD83D\uDE80\ufffd"}"#),
+            (r#"{"\ud800\ud800":["\\ud800","\\\udfff \n"]}"#, r#"{"\ufffd\ufffd":["\\ud800","\\\ufffd \n"]}"#),
+            (r#"{"x":"\u00e9é🚀\\"}"#, r#"{"x":"\u00e9é🚀\\"}"#),
+        ] {
+            let object = serde_json::from_str(sent).expect("JSON");
+            let attrs = Attrs::new(object).expect("an object");
+            assert_eq!(attrs.as_str(), stored);
+            serde_json::from_str::<serde_json::Value>(attrs.as_str()).expect("JSON that strict readers take");
+        }
     }
 
     #[test]
